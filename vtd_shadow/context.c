@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Contexts: guest vIOMMUs. What their ioctls do, and the glue to the engine. */
+#include <linux/err.h>
+#include <linux/mm.h>
+#include <linux/pfn.h>
+#include <linux/sched/mm.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+
+#include "context.h"
+#include "kvm.h"
+
+#define DEFAULT_TABLES		(1ULL << 16)
+#define DEFAULT_MAPPINGS	(1ULL << 22)
+#define DEFAULT_QUEUE		4096
+#define DEFAULT_UNMAP_DELAY_MS	50
+#define MAX_UNMAP_DELAY_MS	60000
+
+/* Its own, so that the end of the module can wait for what is under way. */
+static struct workqueue_struct *vtds_workqueue;
+
+int vtds_context_init(void)
+{
+	vtds_workqueue = alloc_workqueue("vtd_shadow", WQ_UNBOUND, 0);
+	return vtds_workqueue ? 0 : -ENOMEM;
+}
+
+void vtds_context_fini(void)
+{
+	destroy_workqueue(vtds_workqueue);
+}
+
+static struct vtds_context *context_of(struct vtds_engine *engine)
+{
+	return container_of(engine, struct vtds_context, engine);
+}
+
+/* ---- guest memory for the engine ---- */
+
+static const __le64 *guest_track(struct vtds_engine *engine, u64 gfn)
+{
+	struct vtds_context *context = context_of(engine);
+	u64 pfn;
+	int err;
+
+	/* Pinned as well, to be readable from any context and at little cost. */
+	err = vtds_pin(&context->pins, context->vm, gfn, false, &pfn);
+	if (err)
+		return ERR_PTR(err);
+	err = vtds_vm_track(context->vm, gfn);
+	if (err) {
+		vtds_unpin(&context->pins, gfn, false);
+		return ERR_PTR(err);
+	}
+	return page_address(pfn_to_page(pfn));
+}
+
+static void guest_untrack(struct vtds_engine *engine, u64 gfn, bool gone)
+{
+	struct vtds_context *context = context_of(engine);
+
+	if (!gone)
+		vtds_vm_untrack(context->vm, gfn);
+	vtds_unpin(&context->pins, gfn, false);
+}
+
+static int guest_pin(struct vtds_engine *engine, u64 gfn, bool write, u64 *pfn)
+{
+	struct vtds_context *context = context_of(engine);
+
+	return vtds_pin(&context->pins, context->vm, gfn, write, pfn);
+}
+
+static void guest_unpin(struct vtds_engine *engine, u64 gfn, bool write)
+{
+	vtds_unpin(&context_of(engine)->pins, gfn, write);
+}
+
+static const struct vtds_guest_ops context_guest_ops = {
+	.track = guest_track,
+	.untrack = guest_untrack,
+	.pin = guest_pin,
+	.unpin = guest_unpin,
+};
+
+/* ---- what the engine tells ---- */
+
+static void client_report(struct vtds_engine *engine, const struct vtds_reject *reject)
+{
+	vtds_events_report(&context_of(engine)->events, reject);
+}
+
+static void client_root_written(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
+{
+	vtds_endpoints_written(context_of(engine), gpa, bytes);
+}
+
+static void client_queued(struct vtds_engine *engine)
+{
+	struct vtds_context *context = context_of(engine);
+
+	queue_delayed_work(vtds_workqueue, &context->flush_work, context->unmap_delay);
+}
+
+static const struct vtds_engine_client context_engine_client = {
+	.report = client_report,
+	.root_written = client_root_written,
+	.queued = client_queued,
+};
+
+static void context_flush_work(struct work_struct *work)
+{
+	struct vtds_context *context = container_of(to_delayed_work(work),
+						    struct vtds_context, flush_work);
+
+	vtds_engine_flush(&context->engine);
+}
+
+/* ---- life ---- */
+
+/**
+ * vtds_context_alloc() - make a context for the current process
+ *
+ * Return: the context with one reference, or ERR_PTR(-ENOMEM).
+ */
+struct vtds_context *vtds_context_alloc(void)
+{
+	struct vtds_context *context = kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
+
+	if (!context)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&context->ref);
+	context->mm = current->mm;
+	mmgrab(context->mm);
+	mutex_init(&context->attach_lock);
+	vtds_engine_init(&context->engine, &context_guest_ops, &context_engine_client);
+	vtds_pins_init(&context->pins, context->mm);
+	INIT_LIST_HEAD(&context->endpoints);
+	vtds_events_init(&context->events);
+	INIT_DELAYED_WORK(&context->flush_work, context_flush_work);
+	return context;
+}
+
+static void context_release(struct kref *ref)
+{
+	struct vtds_context *context = container_of(ref, struct vtds_context, ref);
+
+	cancel_delayed_work_sync(&context->flush_work);
+	vtds_engine_fini(&context->engine);
+	vtds_pins_fini(&context->pins);
+	mmdrop(context->mm);
+	kfree(context);
+}
+
+/**
+ * vtds_context_put() - give a reference back
+ * @context: context
+ *
+ * Context: process; may sleep; no lock of the context held.
+ */
+void vtds_context_put(struct vtds_context *context)
+{
+	kref_put(&context->ref, context_release);
+}
+
+/**
+ * vtds_context_close() - the VMM closed the context
+ * @context: context; its reference is given back
+ *
+ * Endpoints stay attached, blocked, until they are detached or closed.
+ */
+void vtds_context_close(struct vtds_context *context)
+{
+	down_write(&context->engine.lock);
+	context->closed = true;
+	vtds_endpoints_update(context);
+	up_write(&context->engine.lock);
+	vtds_context_put(context);
+}
+
+/* ---- ioctls; the uapi documents arguments and errors ---- */
+
+static int vtd_caps(const struct vtds_setup *setup, struct vtds_vtd_caps *caps)
+{
+	const u64 sizes = SZ_4K | SZ_2M | SZ_1G;
+	const u32 levels = BIT(3) | BIT(4) | BIT(5);
+
+	if (!setup->levels || (setup->levels & ~levels))
+		return -EINVAL;
+	if (!(setup->page_sizes & SZ_4K) || (setup->page_sizes & ~sizes))
+		return -EINVAL;
+
+	caps->pass_through = setup->features & VTDS_FEATURE_PASS_THROUGH;
+	caps->device_tlb = setup->features & VTDS_FEATURE_DEVICE_TLB;
+	caps->levels = setup->levels;
+	caps->large = BIT(1);
+	if (setup->page_sizes & SZ_2M)
+		caps->large |= BIT(2);
+	if (setup->page_sizes & SZ_1G)
+		caps->large |= BIT(3);
+	caps->rsvd = setup->gpa_bits < 52 ? GENMASK_ULL(51, setup->gpa_bits) : 0;
+	caps->leaf_rsvd = caps->device_tlb ? 0 : VTDS_VTD_SS_TM;
+	return 0;
+}
+
+static int setup_check(const struct vtds_setup *setup)
+{
+	if (setup->viommu != VTDS_VIOMMU_VTD)
+		return -EOPNOTSUPP;
+	if (setup->features & ~(VTDS_FEATURE_PASS_THROUGH | VTDS_FEATURE_DEVICE_TLB))
+		return -EOPNOTSUPP;
+	if (setup->gpa_bits < 32 || setup->gpa_bits > 52 || setup->__reserved ||
+	    setup->unmap_delay_ms > MAX_UNMAP_DELAY_MS)
+		return -EINVAL;
+	if (setup->max_tables > VTDS_MAX_TABLES || setup->max_mappings > VTDS_MAX_MAPPINGS)
+		return -EDQUOT;
+	return 0;
+}
+
+/**
+ * vtds_context_setup() - VTDS_IOC_SETUP
+ * @context: context
+ * @setup: arguments
+ */
+int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup)
+{
+	struct vtds_fmt fmt = { .kind = VTDS_FMT_VTD_SS };
+	int err;
+
+	err = setup_check(setup);
+	if (!err)
+		err = vtd_caps(setup, &fmt.vtd);
+	if (err)
+		return err;
+
+	mutex_lock(&context->attach_lock);
+	if (context->setup) {
+		mutex_unlock(&context->attach_lock);
+		return -EBUSY;
+	}
+	down_write(&context->engine.lock);
+	context->engine.fmt = fmt;
+	context->engine.limits = (struct vtds_limits) {
+		.tables = setup->max_tables ?: DEFAULT_TABLES,
+		.mappings = setup->max_mappings ?: DEFAULT_MAPPINGS,
+		.queue = setup->queue_max ?: DEFAULT_QUEUE,
+	};
+	context->unmap_delay =
+		msecs_to_jiffies(setup->unmap_delay_ms ?: DEFAULT_UNMAP_DELAY_MS);
+	context->setup = true;
+	up_write(&context->engine.lock);
+	mutex_unlock(&context->attach_lock);
+	return 0;
+}
+
+/**
+ * vtds_context_set_root() - VTDS_IOC_SET_ROOT
+ * @context: context
+ * @root_gpa: GPA of the root table
+ * @enable: translation is enabled
+ */
+int vtds_context_set_root(struct vtds_context *context, u64 root_gpa, bool enable)
+{
+	int err = -EINVAL;
+
+	down_write(&context->engine.lock);
+	if (!context->setup || !IS_ALIGNED(root_gpa, SZ_4K) ||
+	    (root_gpa & (context->engine.fmt.vtd.rsvd | GENMASK_ULL(63, 52))))
+		goto out;
+	context->root_gpa = root_gpa;
+	context->enabled = enable;
+	vtds_endpoints_update(context);
+	err = 0;
+out:
+	up_write(&context->engine.lock);
+	if (!err)
+		vtds_engine_flush(&context->engine);
+	return err;
+}
+
+static int inv_check(const struct vtds_inv_entry *inv)
+{
+	bool domain = false, device = false, range = false;
+
+	switch (inv->kind) {
+	case VTDS_INV_CONTEXT_GLOBAL:
+	case VTDS_INV_IOTLB_GLOBAL:
+	case VTDS_INV_MEMORY:
+		break;
+	case VTDS_INV_CONTEXT_DEVICE:
+		device = true;
+		domain = true;
+		break;
+	case VTDS_INV_IOTLB_PAGES:
+		range = true;
+		domain = true;
+		break;
+	case VTDS_INV_CONTEXT_DOMAIN:
+	case VTDS_INV_IOTLB_DOMAIN:
+		domain = true;
+		break;
+	case VTDS_INV_DEVICE_ENTRY:
+	case VTDS_INV_ALL:
+		return -EOPNOTSUPP;	/* of AMD */
+	default:
+		return -EINVAL;
+	}
+	if (inv->__reserved || inv->domain_id > (domain ? U16_MAX : 0) ||
+	    inv->requester_id > (device ? U16_MAX : 0) ||
+	    inv->function_mask > (device ? 3 : 0) ||
+	    inv->order > (range ? 52 : 0) || (inv->iova && !range))
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * vtds_context_invalidate() - one request of VTDS_IOC_INVALIDATE
+ * @context: context
+ * @inv: request
+ *
+ * Root, context and paging tables are followed as they are written: what an
+ * invalidation adds is the end of what was removed. So every kind flushes all
+ * that is queued, which is what the guest would ask for next anyway.
+ */
+int vtds_context_invalidate(struct vtds_context *context,
+			    const struct vtds_inv_entry *inv)
+{
+	int err = inv_check(inv);
+
+	if (err)
+		return err;
+	if (!READ_ONCE(context->setup))
+		return -EINVAL;
+
+	atomic64_inc(&context->invalidations);
+	vtds_engine_flush(&context->engine);
+
+	switch (inv->kind) {
+	case VTDS_INV_MEMORY:
+	case VTDS_INV_CONTEXT_GLOBAL:
+	case VTDS_INV_CONTEXT_DOMAIN:
+	case VTDS_INV_CONTEXT_DEVICE:
+		down_write(&context->engine.lock);
+		if (inv->kind == VTDS_INV_MEMORY)
+			vtds_engine_retry(&context->engine);
+		/* Tables that could not be read or tracked may be readable now. */
+		vtds_endpoints_update(context);
+		up_write(&context->engine.lock);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+static void translate_shadow(struct vtds_context *context,
+			     struct vtds_endpoint *endpoint, struct vtds_translate *t)
+{
+	struct vtds_lookup found;
+	u64 pfn;
+
+	vtds_domain_lookup(endpoint->group->host->tree, t->iova, &found);
+	t->domain_id = endpoint->target.domain_id;
+	t->levels = endpoint->target.levels;
+	t->perm = found.perm;
+	t->gpa = found.gpa;
+	t->leaf_bytes = found.leaf_bytes;
+	if (found.queued)
+		t->result |= VTDS_TRANSLATE_QUEUED;
+	if (!found.perm) {
+		if (!found.hpa)
+			t->result |= VTDS_TRANSLATE_HOST_OK;
+		return;
+	}
+	pfn = vtds_pin_lookup(&context->pins, PHYS_PFN(found.gpa), found.perm & VTDS_W);
+	if (pfn && found.hpa == PFN_PHYS(pfn) + offset_in_page(t->iova))
+		t->result |= VTDS_TRANSLATE_HOST_OK;
+}
+
+/**
+ * vtds_context_translate() - VTDS_IOC_TRANSLATE
+ * @context: context
+ * @t: arguments and results
+ */
+int vtds_context_translate(struct vtds_context *context, struct vtds_translate *t)
+{
+	struct vtds_endpoint *endpoint;
+	int err = -EINVAL;
+
+	t->gpa = 0;
+	t->leaf_bytes = 0;
+	t->perm = 0;
+	t->result = 0;
+	t->domain_id = 0;
+	t->levels = 0;
+
+	down_read(&context->engine.lock);
+	if (!context->setup)
+		goto out;
+	err = -ENOENT;
+	endpoint = vtds_endpoint_find(context, t->requester_id);
+	if (!endpoint)
+		goto out;
+
+	err = 0;
+	t->state = endpoint->group->state;
+	switch (endpoint->group->state) {
+	case VTDS_STATE_SHADOW:
+		translate_shadow(context, endpoint, t);
+		break;
+	case VTDS_STATE_BYPASS:
+		t->gpa = t->iova;
+		t->leaf_bytes = SZ_4K;
+		t->perm = VTDS_PERM_READ | VTDS_PERM_WRITE;
+		t->result = VTDS_TRANSLATE_HOST_OK;
+		break;
+	case VTDS_STATE_BLOCKED:
+		t->result = VTDS_TRANSLATE_HOST_OK;
+		break;
+	}
+out:
+	up_read(&context->engine.lock);
+	return err;
+}
+
+/**
+ * vtds_context_stats() - VTDS_IOC_STATS
+ * @context: context
+ * @stats: results
+ */
+void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
+{
+	struct vtds_counters *c = &context->engine.counters;
+	unsigned int i;
+
+	stats->writes = atomic64_read(&c->writes);
+	stats->writes_structural = atomic64_read(&c->writes_structural);
+	stats->maps = atomic64_read(&c->maps);
+	stats->unmaps = atomic64_read(&c->unmaps);
+	stats->remaps = atomic64_read(&c->remaps);
+	stats->host_flushes = atomic64_read(&c->host_flushes);
+	stats->links = atomic64_read(&c->links);
+	stats->unlinks = atomic64_read(&c->unlinks);
+	stats->tables = atomic64_read(&c->tables);
+	stats->tracked_pages = atomic64_read(&c->tracked_pages);
+	stats->mappings = atomic64_read(&c->mappings);
+	stats->queued = atomic_read(&c->queued);
+	stats->pinned_pages = atomic64_read(&context->pins.count);
+	for (i = 0; i < VTDS_REASON_NR; i++)
+		stats->rejects[i] = atomic64_read(&c->rejects[i]);
+
+	down_read(&context->engine.lock);
+	stats->invalidations = atomic64_read(&context->invalidations);
+	stats->switches = context->switches;
+	stats->endpoints = list_count_nodes(&context->endpoints);
+	stats->domains = list_count_nodes(&context->engine.domains);
+	up_read(&context->engine.lock);
+
+	spin_lock(&context->events.lock);
+	stats->events = context->events.total;
+	stats->events_lost = context->events.total_lost;
+	spin_unlock(&context->events.lock);
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Contexts, endpoints and groups: one guest vIOMMU, the devices behind it, and
+ * the host IOMMU groups that these are in.
+ *
+ * Locking, outermost first; Documentation/locking.rst has the whole picture:
+ *
+ *   context->attach_lock	mutex: attach, detach, and with it context->vm
+ *     group_registry_lock	mutex: which groups exist, over all contexts
+ *       context->engine.lock	rwsem, for writing: all the rest
+ */
+#ifndef VTDS_CONTEXT_H
+#define VTDS_CONTEXT_H
+
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/workqueue.h>
+
+#include "engine.h"
+#include "event.h"
+#include "host.h"
+#include "pin.h"
+
+struct device;
+struct kvm;
+struct vtds_context;
+struct vtds_vm;
+
+/**
+ * struct vtds_target - where the guest's tables send an endpoint
+ * @state: bypass, blocked or shadow
+ * @levels: levels of the guest's paging tables, if shadow
+ * @perm: access for the whole tree, if shadow
+ * @domain_id: guest's domain id, if shadow
+ * @root_gfn: guest frame of the top paging table, if shadow
+ * @reason: why it is blocked, if the guest's tables are at fault, else 0
+ * @gpa: what the reason is about
+ */
+struct vtds_target {
+	enum vtds_state state;
+	u8 levels;
+	u8 perm;
+	u16 domain_id;
+	u64 root_gfn;
+	enum vtds_reason reason;
+	u64 gpa;
+};
+
+/**
+ * struct vtds_step - a table on the way from the root to an endpoint's target
+ * @page: the tracked page, or NULL
+ * @offset: where the endpoint's entry is in it
+ * @bytes: its length
+ */
+struct vtds_step {
+	struct vtds_page *page;
+	unsigned int offset;
+	unsigned int bytes;
+};
+
+#define VTDS_STEPS	2	/* root table, context table */
+
+/**
+ * struct vtds_endpoint - one assigned device
+ * @context: vIOMMU that it is behind; holds a reference
+ * @link: in context->endpoints
+ * @group: its IOMMU group
+ * @group_link: in group->endpoints
+ * @dev: the device
+ * @requester_id: as the guest sees it
+ * @steps: root and context table
+ * @target: where the guest's tables send it
+ */
+struct vtds_endpoint {
+	struct vtds_context *context;
+	struct list_head link;
+	struct vtds_group *group;
+	struct list_head group_link;
+	struct device *dev;
+	u16 requester_id;
+	struct vtds_step steps[VTDS_STEPS];
+	struct vtds_target target;
+};
+
+/**
+ * struct vtds_group - a host IOMMU group with endpoints
+ * @context: vIOMMU that all its endpoints are behind
+ * @registry_link: in the registry of all groups
+ * @iommu_group: the group; holds a reference
+ * @endpoints: its endpoints
+ * @bypass: the domain that the VMM set up through VFIO, never NULL
+ * @state: the state that it is in
+ * @host: the shadow that it is attached to, in VTDS_STATE_SHADOW
+ * @conflict: its endpoints have different targets, and that was reported
+ */
+struct vtds_group {
+	struct vtds_context *context;
+	struct list_head registry_link;
+	struct iommu_group *iommu_group;
+	struct list_head endpoints;
+	struct iommu_domain *bypass;
+	enum vtds_state state;
+	struct vtds_iommu_host *host;
+	bool conflict;
+};
+
+/**
+ * struct vtds_context - one guest vIOMMU
+ * @ref: the file and each endpoint hold one
+ * @mm: process that opened it, the VMM
+ * @attach_lock: see above
+ * @engine: shadow trees; engine.lock protects all that follows
+ * @pins: pinned guest pages
+ * @vm: the VM, while there is an endpoint
+ * @endpoints: attached devices
+ * @events: what the VMM is told
+ * @flush_work: flush of queued entries that no invalidation came for
+ * @unmap_delay: jiffies until then
+ * @setup: VTDS_IOC_SETUP was done
+ * @closed: the file is closed: everything is blocked
+ * @enabled: translation is enabled
+ * @root_gpa: root table
+ * @invalidations: counter
+ * @switches: counter
+ */
+struct vtds_context {
+	struct kref ref;
+	struct mm_struct *mm;
+	struct mutex attach_lock;
+	struct vtds_engine engine;
+	struct vtds_pins pins;
+	struct vtds_vm *vm;
+	struct list_head endpoints;
+	struct vtds_events events;
+	struct delayed_work flush_work;
+	unsigned long unmap_delay;
+	bool setup;
+	bool closed;
+	bool enabled;
+	u64 root_gpa;
+	atomic64_t invalidations;
+	u64 switches;
+};
+
+#define VTDS_MAX_TABLES		(1ULL << 20)
+#define VTDS_MAX_MAPPINGS	(1ULL << 30)
+
+/* context.c */
+int vtds_context_init(void);
+void vtds_context_fini(void);
+struct vtds_context *vtds_context_alloc(void);
+void vtds_context_close(struct vtds_context *context);
+void vtds_context_put(struct vtds_context *context);
+int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup);
+int vtds_context_set_root(struct vtds_context *context, u64 root_gpa, bool enable);
+int vtds_context_invalidate(struct vtds_context *context,
+			    const struct vtds_inv_entry *inv);
+int vtds_context_translate(struct vtds_context *context, struct vtds_translate *t);
+void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats);
+
+/* endpoint.c */
+struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
+					   struct device *dev, struct kvm *kvm,
+					   u16 requester_id);
+void vtds_endpoint_detach(struct vtds_endpoint *endpoint);
+struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
+					 u32 requester_id);
+void vtds_endpoints_update(struct vtds_context *context);
+void vtds_endpoints_written(struct vtds_context *context, u64 gpa,
+			    unsigned int bytes);
+
+/* resolve.c */
+void vtds_resolve(struct vtds_endpoint *endpoint, struct vtds_target *target);
+void vtds_resolve_clear(struct vtds_endpoint *endpoint);
+
+/* group.c */
+struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev);
+void vtds_group_put(struct vtds_group *group);
+void vtds_group_update(struct vtds_group *group);
+void vtds_group_registry_lock(void);
+void vtds_group_registry_unlock(void);
+
+#endif /* VTDS_CONTEXT_H */

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Endpoints: assigned devices behind a guest vIOMMU. */
+#include <linux/device.h>
+#include <linux/err.h>
+#include <linux/slab.h>
+
+#include "context.h"
+#include "kvm.h"
+#include "trace.h"
+
+/* Where it goes, and tell of a fault of the guest's tables, if it is a new one. */
+static void endpoint_resolve(struct vtds_endpoint *endpoint)
+{
+	struct vtds_target old = endpoint->target;
+	struct vtds_target *target = &endpoint->target;
+	struct vtds_reject reject = { .requester_id = endpoint->requester_id };
+
+	vtds_resolve(endpoint, target);
+	if (!target->reason || (target->reason == old.reason && target->gpa == old.gpa))
+		return;
+	reject.reason = target->reason;
+	reject.gpa = target->gpa;
+	vtds_engine_reject(&endpoint->context->engine, &reject);
+}
+
+/**
+ * vtds_endpoints_update() - put every endpoint where the guest's tables say
+ * @context: context
+ *
+ * Context: engine.lock write-held; may sleep.
+ */
+void vtds_endpoints_update(struct vtds_context *context)
+{
+	struct vtds_endpoint *endpoint;
+
+	vtds_assert_structural(&context->engine);
+	/* All first: endpoints of one group are looked at together. */
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		endpoint_resolve(endpoint);
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		vtds_group_update(endpoint->group);
+}
+
+/**
+ * vtds_endpoints_written() - the guest wrote to a root or context table
+ * @context: context
+ * @gpa: first byte written
+ * @bytes: number of bytes
+ *
+ * Context: engine.lock write-held; may sleep.
+ */
+void vtds_endpoints_written(struct vtds_context *context, u64 gpa,
+			    unsigned int bytes)
+{
+	u64 gfn = gpa >> VTDS_TABLE_SHIFT;
+	unsigned int offset = gpa & (BIT(VTDS_TABLE_SHIFT) - 1);
+	struct vtds_endpoint *endpoint;
+	bool concerned = false;
+	unsigned int n;
+
+	list_for_each_entry(endpoint, &context->endpoints, link) {
+		for (n = 0; n < VTDS_STEPS; n++) {
+			const struct vtds_step *step = &endpoint->steps[n];
+
+			concerned |= step->page && step->page->gfn == gfn &&
+				     offset < step->offset + step->bytes &&
+				     step->offset < offset + bytes;
+		}
+	}
+	if (concerned)
+		vtds_endpoints_update(context);
+}
+
+/**
+ * vtds_endpoint_find() - look up a requester id
+ * @context: context
+ * @requester_id: guest requester id
+ *
+ * Context: engine.lock held. Return: the endpoint or NULL.
+ */
+struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
+					 u32 requester_id)
+{
+	struct vtds_endpoint *endpoint;
+
+	lockdep_assert_held(&context->engine.lock);
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		if (endpoint->requester_id == requester_id)
+			return endpoint;
+	return NULL;
+}
+
+static int endpoint_add(struct vtds_endpoint *endpoint)
+{
+	struct vtds_context *context = endpoint->context;
+	struct vtds_group *group;
+
+	if (vtds_endpoint_find(context, endpoint->requester_id))
+		return -EBUSY;
+	group = vtds_group_get(context, endpoint->dev);
+	if (IS_ERR(group))
+		return PTR_ERR(group);
+
+	endpoint->group = group;
+	list_add_tail(&endpoint->group_link, &group->endpoints);
+	list_add_tail(&endpoint->link, &context->endpoints);
+	endpoint_resolve(endpoint);
+	vtds_group_update(group);
+	trace_vtds_attach(endpoint->requester_id, iommu_group_id(group->iommu_group), true);
+	return 0;
+}
+
+/* The VM comes with the first endpoint and goes with the last one. */
+static void context_put_vm(struct vtds_context *context)
+{
+	lockdep_assert_held(&context->attach_lock);
+	if (!list_empty(&context->endpoints))
+		return;
+	vtds_vm_put(context->vm);
+	context->vm = NULL;
+}
+
+static const struct vtds_vm_client vtds_context_vm_client;
+
+static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
+{
+	struct vtds_vm *vm;
+
+	lockdep_assert_held(&context->attach_lock);
+	if (context->vm)
+		return vtds_vm_is(context->vm, kvm) ? 0 : -ESRCH;
+	vm = vtds_vm_get(kvm, &vtds_context_vm_client, context);
+	if (IS_ERR(vm))
+		return PTR_ERR(vm);
+	context->vm = vm;
+	return 0;
+}
+
+/**
+ * vtds_endpoint_attach() - put a device behind a guest vIOMMU
+ * @context: vIOMMU
+ * @dev: the device, whose DMA this process owns
+ * @kvm: VM that the device is assigned to, or NULL
+ * @requester_id: as the guest sees it
+ *
+ * Context: in the VMM's process; may sleep.
+ * Return: the endpoint or ERR_PTR(): -EINVAL not set up, -ESRCH no VM, another
+ * VM, or another process's, -EBUSY requester id or group in use, -ENODEV no
+ * IOMMU group, -ENOMEM.
+ */
+struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
+					   struct device *dev, struct kvm *kvm,
+					   u16 requester_id)
+{
+	struct vtds_endpoint *endpoint;
+	int err;
+
+	if (!kvm || current->mm != context->mm)
+		return ERR_PTR(-ESRCH);
+	endpoint = kzalloc(sizeof(*endpoint), GFP_KERNEL_ACCOUNT);
+	if (!endpoint)
+		return ERR_PTR(-ENOMEM);
+	endpoint->context = context;
+	endpoint->dev = dev;
+	endpoint->requester_id = requester_id;
+
+	mutex_lock(&context->attach_lock);
+	err = context->setup ? context_get_vm(context, kvm) : -EINVAL;
+	if (err)
+		goto err_unlock;
+
+	vtds_group_registry_lock();
+	down_write(&context->engine.lock);
+	err = endpoint_add(endpoint);
+	up_write(&context->engine.lock);
+	vtds_group_registry_unlock();
+	if (err) {
+		context_put_vm(context);
+		goto err_unlock;
+	}
+	kref_get(&context->ref);
+	mutex_unlock(&context->attach_lock);
+	return endpoint;
+
+err_unlock:
+	mutex_unlock(&context->attach_lock);
+	kfree(endpoint);
+	return ERR_PTR(err);
+}
+
+/**
+ * vtds_endpoint_detach() - take a device away from its vIOMMU
+ * @endpoint: endpoint, freed
+ *
+ * Context: any process; may sleep.
+ */
+void vtds_endpoint_detach(struct vtds_endpoint *endpoint)
+{
+	struct vtds_context *context = endpoint->context;
+	struct vtds_group *group = endpoint->group;
+
+	mutex_lock(&context->attach_lock);
+	vtds_group_registry_lock();
+	down_write(&context->engine.lock);
+	trace_vtds_attach(endpoint->requester_id, iommu_group_id(group->iommu_group), false);
+	list_del(&endpoint->link);
+	list_del(&endpoint->group_link);
+	vtds_resolve_clear(endpoint);
+	vtds_group_put(group);
+	up_write(&context->engine.lock);
+	vtds_group_registry_unlock();
+	context_put_vm(context);
+	mutex_unlock(&context->attach_lock);
+
+	kfree(endpoint);
+	vtds_context_put(context);
+}
+
+static void vm_written(void *data, u64 gpa, unsigned int bytes)
+{
+	struct vtds_context *context = data;
+
+	trace_vtds_write(gpa, bytes);
+	vtds_engine_write(&context->engine, gpa, bytes);
+}
+
+static void vm_removed(void *data, u64 gfn, u64 last_gfn)
+{
+	struct vtds_context *context = data;
+
+	down_write(&context->engine.lock);
+	vtds_engine_drop_range(&context->engine, gfn, last_gfn);
+	vtds_endpoints_update(context);
+	up_write(&context->engine.lock);
+}
+
+static const struct vtds_vm_client vtds_context_vm_client = {
+	.written = vm_written,
+	.removed = vm_removed,
+};

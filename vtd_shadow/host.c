@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A domain of the host IOMMU, as the engine's backend. */
+#include <linux/err.h>
+#include <linux/slab.h>
+
+#include "host.h"
+
+static int host_map(struct vtds_host *host, u64 iova, u64 hpa, u64 bytes, u8 perm)
+{
+	int prot = IOMMU_CACHE;
+
+	if (perm & VTDS_R)
+		prot |= IOMMU_READ;
+	if (perm & VTDS_W)
+		prot |= IOMMU_WRITE;
+	return iommu_map(vtds_iommu_host(host)->domain, iova, hpa, bytes, prot,
+			 GFP_KERNEL_ACCOUNT);
+}
+
+static void host_unmap(struct vtds_host *host, u64 iova, u64 bytes,
+		       struct iommu_iotlb_gather *gather)
+{
+	size_t unmapped = iommu_unmap_fast(vtds_iommu_host(host)->domain, iova,
+					   bytes, gather);
+
+	/* The range was mapped by us, whole: anything else is our own bug. */
+	WARN_ON_ONCE(unmapped != bytes);
+}
+
+/*
+ * Drivers flush early when ranges are added that do not touch. We want one flush
+ * for all: so say from the start that it will be the whole range.
+ */
+static void host_gather(struct vtds_host *host, u64 iova, u64 last,
+			struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_gather_init(gather);
+	gather->start = iova;
+	gather->end = last;
+}
+
+static void host_sync(struct vtds_host *host, struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_sync(vtds_iommu_host(host)->domain, gather);
+}
+
+static bool region_blocks(const struct iommu_resv_region *region)
+{
+	/* As VFIO has it: relaxable direct regions may be used for other things. */
+	return region->type != IOMMU_RESV_DIRECT_RELAXABLE && region->length;
+}
+
+static enum vtds_reason host_check(struct vtds_host *host, u64 iova, u64 last)
+{
+	struct vtds_iommu_host *ih = vtds_iommu_host(host);
+	const struct iommu_domain_geometry *geometry = &ih->domain->geometry;
+	struct iommu_resv_region *region;
+
+	if (iova < geometry->aperture_start || last > geometry->aperture_end)
+		return VTDS_REASON_APERTURE;
+	list_for_each_entry(region, &ih->reserved, list)
+		if (iova <= region->start + region->length - 1 && last >= region->start)
+			return VTDS_REASON_RESERVED_REGION;
+	return 0;
+}
+
+static u64 host_lookup(struct vtds_host *host, u64 iova)
+{
+	struct vtds_iommu_host *ih = vtds_iommu_host(host);
+
+	if (host_check(host, iova, iova))
+		return 0;
+	return iommu_iova_to_phys(ih->domain, iova);
+}
+
+static const struct vtds_host_ops vtds_iommu_host_ops = {
+	.map = host_map,
+	.unmap = host_unmap,
+	.gather = host_gather,
+	.sync = host_sync,
+	.check = host_check,
+	.lookup = host_lookup,
+};
+
+static void regions_free(struct list_head *regions)
+{
+	struct iommu_resv_region *region, *next;
+
+	list_for_each_entry_safe(region, next, regions, list) {
+		list_del(&region->list);
+		kfree(region);
+	}
+}
+
+static int regions_get(struct iommu_group *group, struct list_head *regions)
+{
+	struct iommu_resv_region *region, *next;
+	int err;
+
+	INIT_LIST_HEAD(regions);
+	err = iommu_get_group_resv_regions(group, regions);
+	list_for_each_entry_safe(region, next, regions, list) {
+		if (!region_blocks(region)) {
+			list_del(&region->list);
+			kfree(region);
+		}
+	}
+	if (err)
+		regions_free(regions);
+	return err;
+}
+
+/**
+ * vtds_iommu_host_alloc() - make an empty host domain
+ * @dev: device that it must suit
+ * @group: group of @dev; its reserved regions are the domain's
+ * @coherent: have the IOMMU force all DMA to snoop caches, if it says it can.
+ *	It may then refuse to attach a group which it cannot do that for.
+ *
+ * Context: may sleep. Return: the domain or ERR_PTR().
+ */
+struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
+					      struct iommu_group *group,
+					      bool coherent)
+{
+	struct vtds_iommu_host *host = kzalloc(sizeof(*host), GFP_KERNEL_ACCOUNT);
+	int err;
+
+	if (!host)
+		return ERR_PTR(-ENOMEM);
+	host->base.ops = &vtds_iommu_host_ops;
+	err = regions_get(group, &host->reserved);
+	if (err)
+		goto err_free;
+	host->domain = iommu_paging_domain_alloc(dev);
+	if (IS_ERR(host->domain)) {
+		err = PTR_ERR(host->domain);
+		goto err_regions;
+	}
+	if (coherent && host->domain->ops->enforce_cache_coherency)
+		host->domain->ops->enforce_cache_coherency(host->domain);
+	return host;
+
+err_regions:
+	regions_free(&host->reserved);
+err_free:
+	kfree(host);
+	return ERR_PTR(err);
+}
+
+/**
+ * vtds_iommu_host_free() - free a host domain
+ * @host: domain with nothing mapped and nothing attached
+ */
+void vtds_iommu_host_free(struct vtds_iommu_host *host)
+{
+	iommu_domain_free(host->domain);
+	regions_free(&host->reserved);
+	kfree(host);
+}
+
+/**
+ * vtds_iommu_host_covers() - whether a group has no other reserved regions
+ * @host: domain
+ * @group: group that may be attached to it
+ *
+ * A domain which maps what is reserved for the group must not be shared.
+ */
+bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group)
+{
+	struct iommu_resv_region *have, *want;
+	struct list_head regions;
+	bool covered = true;
+
+	if (regions_get(group, &regions))
+		return false;
+	list_for_each_entry(want, &regions, list) {
+		bool found = false;
+
+		list_for_each_entry(have, &host->reserved, list)
+			found |= have->start <= want->start &&
+				 have->start + have->length >= want->start + want->length;
+		covered &= found;
+	}
+	regions_free(&regions);
+	return covered;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* A domain of the host IOMMU, as the engine's backend. */
+#ifndef VTDS_HOST_H
+#define VTDS_HOST_H
+
+#include <linux/iommu.h>
+#include <linux/list.h>
+
+#include "engine.h"
+
+/**
+ * struct vtds_iommu_host - a host IOMMU domain that shadows one guest domain
+ * @base: what the engine sees
+ * @domain: the host's domain
+ * @reserved: the reserved regions (struct iommu_resv_region) of its first group
+ * @tree: the guest's tables that it shadows
+ * @users: IOMMU groups that are attached
+ */
+struct vtds_iommu_host {
+	struct vtds_host base;
+	struct iommu_domain *domain;
+	struct list_head reserved;
+	struct vtds_domain *tree;
+	unsigned int users;
+};
+
+static inline struct vtds_iommu_host *vtds_iommu_host(struct vtds_host *host)
+{
+	return container_of(host, struct vtds_iommu_host, base);
+}
+
+struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
+					      struct iommu_group *group,
+					      bool coherent);
+void vtds_iommu_host_free(struct vtds_iommu_host *host);
+bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group);
+
+#endif /* VTDS_HOST_H */
