@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 
 #include "context.h"
+#include "debugfs.h"
 #include "kvm.h"
 
 #define DEFAULT_TABLES		(1ULL << 16)
@@ -22,11 +23,15 @@ static struct workqueue_struct *vtds_workqueue;
 int vtds_context_init(void)
 {
 	vtds_workqueue = alloc_workqueue("vtd_shadow", WQ_UNBOUND, 0);
-	return vtds_workqueue ? 0 : -ENOMEM;
+	if (!vtds_workqueue)
+		return -ENOMEM;
+	vtds_debugfs_init();
+	return 0;
 }
 
 void vtds_context_fini(void)
 {
+	vtds_debugfs_fini();
 	destroy_workqueue(vtds_workqueue);
 }
 
@@ -138,6 +143,7 @@ struct vtds_context *vtds_context_alloc(void)
 	INIT_LIST_HEAD(&context->endpoints);
 	vtds_events_init(&context->events);
 	INIT_DELAYED_WORK(&context->flush_work, context_flush_work);
+	vtds_debugfs_add(context);
 	return context;
 }
 
@@ -145,6 +151,7 @@ static void context_release(struct kref *ref)
 {
 	struct vtds_context *context = container_of(ref, struct vtds_context, ref);
 
+	vtds_debugfs_remove(context);
 	cancel_delayed_work_sync(&context->flush_work);
 	vtds_engine_fini(&context->engine);
 	vtds_pins_fini(&context->pins);

@@ -21,6 +21,7 @@
 #include "host.h"
 #include "pin.h"
 
+struct dentry;
 struct device;
 struct kvm;
 struct vtds_context;
@@ -122,6 +123,7 @@ struct vtds_group {
  * @root_gpa: root table
  * @invalidations: counter
  * @switches: counter
+ * @debugfs: directory that shows it
  */
 struct vtds_context {
 	struct kref ref;
@@ -140,6 +142,7 @@ struct vtds_context {
 	u64 root_gpa;
 	atomic64_t invalidations;
 	u64 switches;
+	struct dentry *debugfs;
 };
 
 #define VTDS_MAX_TABLES		(1ULL << 20)
