@@ -45,7 +45,7 @@ static int ioc_query(struct vtds_context *context, union vtds_arg *arg)
 	if (arg->query.__reserved)
 		return -EINVAL;
 	arg->query.version = VTDS_UAPI_VERSION;
-	arg->query.viommus = BIT(VTDS_VIOMMU_VTD);
+	arg->query.viommus = BIT(VTDS_VIOMMU_VTD) | BIT(VTDS_VIOMMU_AMD);
 	arg->query.max_tables = VTDS_MAX_TABLES;
 	arg->query.max_mappings = VTDS_MAX_MAPPINGS;
 	return 0;
@@ -58,14 +58,7 @@ static int ioc_setup(struct vtds_context *context, union vtds_arg *arg)
 
 static int ioc_set_root(struct vtds_context *context, union vtds_arg *arg)
 {
-	const struct vtds_set_root *set = &arg->set_root;
-
-	if (set->flags & VTDS_ROOT_SCALABLE)
-		return -EOPNOTSUPP;
-	if (set->root_bytes)
-		return -EINVAL;
-	return vtds_context_set_root(context, set->root_gpa,
-				     set->flags & VTDS_ROOT_ENABLE);
+	return vtds_context_set_root(context, &arg->set_root);
 }
 
 static int ioc_invalidate(struct vtds_context *context, union vtds_arg *arg)

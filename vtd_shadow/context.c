@@ -187,6 +187,11 @@ void vtds_context_close(struct vtds_context *context)
 
 /* ---- ioctls; the uapi documents arguments and errors ---- */
 
+static u64 gpa_reserved(const struct vtds_setup *setup)
+{
+	return setup->gpa_bits < 52 ? GENMASK_ULL(51, setup->gpa_bits) : 0;
+}
+
 static int vtd_caps(const struct vtds_setup *setup, struct vtds_vtd_caps *caps)
 {
 	const u64 sizes = SZ_4K | SZ_2M | SZ_1G;
@@ -205,16 +210,32 @@ static int vtd_caps(const struct vtds_setup *setup, struct vtds_vtd_caps *caps)
 		caps->large |= BIT(2);
 	if (setup->page_sizes & SZ_1G)
 		caps->large |= BIT(3);
-	caps->rsvd = setup->gpa_bits < 52 ? GENMASK_ULL(51, setup->gpa_bits) : 0;
+	caps->rsvd = gpa_reserved(setup);
 	caps->leaf_rsvd = caps->device_tlb ? 0 : VTDS_VTD_SS_TM;
+	return 0;
+}
+
+static int amd_caps(const struct vtds_setup *setup, struct vtds_amd_caps *caps)
+{
+	const u32 levels = GENMASK(VTDS_MAX_LEVELS, 1);
+
+	if (!setup->levels || (setup->levels & ~levels))
+		return -EINVAL;
+	if (!(setup->page_sizes & SZ_4K))
+		return -EINVAL;
+	caps->rsvd = gpa_reserved(setup);
+	caps->levels = setup->levels;
 	return 0;
 }
 
 static int setup_check(const struct vtds_setup *setup)
 {
-	if (setup->viommu != VTDS_VIOMMU_VTD)
+	u32 features = setup->viommu == VTDS_VIOMMU_VTD ?
+		       VTDS_FEATURE_PASS_THROUGH | VTDS_FEATURE_DEVICE_TLB : 0;
+
+	if (setup->viommu != VTDS_VIOMMU_VTD && setup->viommu != VTDS_VIOMMU_AMD)
 		return -EOPNOTSUPP;
-	if (setup->features & ~(VTDS_FEATURE_PASS_THROUGH | VTDS_FEATURE_DEVICE_TLB))
+	if (setup->features & ~features)
 		return -EOPNOTSUPP;
 	if (setup->gpa_bits < 32 || setup->gpa_bits > 52 || setup->__reserved ||
 	    setup->unmap_delay_ms > MAX_UNMAP_DELAY_MS)
@@ -231,12 +252,19 @@ static int setup_check(const struct vtds_setup *setup)
  */
 int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup)
 {
-	struct vtds_fmt fmt = { .kind = VTDS_FMT_VTD_SS };
+	struct vtds_fmt fmt = {};
 	int err;
 
 	err = setup_check(setup);
-	if (!err)
+	if (err)
+		return err;
+	if (setup->viommu == VTDS_VIOMMU_AMD) {
+		fmt.kind = VTDS_FMT_AMD_V1;
+		err = amd_caps(setup, &fmt.amd);
+	} else {
+		fmt.kind = VTDS_FMT_VTD_SS;
 		err = vtd_caps(setup, &fmt.vtd);
+	}
 	if (err)
 		return err;
 
@@ -260,62 +288,100 @@ int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *se
 	return 0;
 }
 
+static bool is_amd(struct vtds_context *context)
+{
+	return context->engine.fmt.kind == VTDS_FMT_AMD_V1;
+}
+
+static int set_root_check(struct vtds_context *context, const struct vtds_set_root *set)
+{
+	bool amd = is_amd(context);
+
+	if (!context->setup)
+		return -EINVAL;
+	if (set->flags & VTDS_ROOT_SCALABLE)
+		return -EOPNOTSUPP;
+	if (!IS_ALIGNED(set->root_gpa, SZ_4K) ||
+	    (set->root_gpa & vtds_fmt_gpa_reserved(&context->engine.fmt)))
+		return -EINVAL;
+	/* 48882 §3.4.1 "Device Table Base Address Register": 9 bits of 4 KiB */
+	if (set->root_bytes > (amd ? SZ_2M : 0) || !IS_ALIGNED(set->root_bytes, SZ_4K) ||
+	    (amd && (set->flags & VTDS_ROOT_ENABLE) && !set->root_bytes))
+		return -EINVAL;
+	return 0;
+}
+
 /**
  * vtds_context_set_root() - VTDS_IOC_SET_ROOT
  * @context: context
- * @root_gpa: GPA of the root table
- * @enable: translation is enabled
+ * @set: arguments
  */
-int vtds_context_set_root(struct vtds_context *context, u64 root_gpa, bool enable)
+int vtds_context_set_root(struct vtds_context *context,
+			  const struct vtds_set_root *set)
 {
-	int err = -EINVAL;
+	int err;
 
 	down_write(&context->engine.lock);
-	if (!context->setup || !IS_ALIGNED(root_gpa, SZ_4K) ||
-	    (root_gpa & (context->engine.fmt.vtd.rsvd | GENMASK_ULL(63, 52))))
-		goto out;
-	context->root_gpa = root_gpa;
-	context->enabled = enable;
-	vtds_endpoints_update(context);
-	err = 0;
-out:
+	err = set_root_check(context, set);
+	if (!err) {
+		context->root_gpa = set->root_gpa;
+		context->root_bytes = set->root_bytes;
+		context->enabled = set->flags & VTDS_ROOT_ENABLE;
+		vtds_endpoints_update(context);
+	}
 	up_write(&context->engine.lock);
 	if (!err)
 		vtds_engine_flush(&context->engine);
 	return err;
 }
 
-static int inv_check(const struct vtds_inv_entry *inv)
-{
-	bool domain = false, device = false, range = false;
+/**
+ * struct inv_kind - one kind of invalidation
+ * @vtd: VT-d has it
+ * @amd: AMD has it
+ * @domain: domain_id counts
+ * @device: requester_id counts
+ * @mask: function_mask counts
+ * @range: iova and order count
+ * @resolve: where the guest sends its devices may have changed
+ */
+struct inv_kind {
+	bool vtd : 1;
+	bool amd : 1;
+	bool domain : 1;
+	bool device : 1;
+	bool mask : 1;
+	bool range : 1;
+	bool resolve : 1;
+};
 
-	switch (inv->kind) {
-	case VTDS_INV_CONTEXT_GLOBAL:
-	case VTDS_INV_IOTLB_GLOBAL:
-	case VTDS_INV_MEMORY:
-		break;
-	case VTDS_INV_CONTEXT_DEVICE:
-		device = true;
-		domain = true;
-		break;
-	case VTDS_INV_IOTLB_PAGES:
-		range = true;
-		domain = true;
-		break;
-	case VTDS_INV_CONTEXT_DOMAIN:
-	case VTDS_INV_IOTLB_DOMAIN:
-		domain = true;
-		break;
-	case VTDS_INV_DEVICE_ENTRY:
-	case VTDS_INV_ALL:
-		return -EOPNOTSUPP;	/* of AMD */
-	default:
+static const struct inv_kind inv_kinds[] = {
+	[VTDS_INV_CONTEXT_GLOBAL] = { .vtd = 1, .resolve = 1 },
+	[VTDS_INV_CONTEXT_DOMAIN] = { .vtd = 1, .domain = 1, .resolve = 1 },
+	[VTDS_INV_CONTEXT_DEVICE] = {
+		.vtd = 1, .domain = 1, .device = 1, .mask = 1, .resolve = 1
+	},
+	[VTDS_INV_IOTLB_GLOBAL] = { .vtd = 1, .amd = 1 },
+	[VTDS_INV_IOTLB_DOMAIN] = { .vtd = 1, .amd = 1, .domain = 1 },
+	[VTDS_INV_IOTLB_PAGES] = { .vtd = 1, .amd = 1, .domain = 1, .range = 1 },
+	[VTDS_INV_DEVICE_ENTRY] = { .amd = 1, .device = 1, .resolve = 1 },
+	[VTDS_INV_ALL] = { .amd = 1, .resolve = 1 },
+	[VTDS_INV_MEMORY] = { .vtd = 1, .amd = 1, .resolve = 1 },
+};
+
+static int inv_check(struct vtds_context *context, const struct vtds_inv_entry *inv)
+{
+	const struct inv_kind *kind;
+
+	if (!inv->kind || inv->kind >= ARRAY_SIZE(inv_kinds))
 		return -EINVAL;
-	}
-	if (inv->__reserved || inv->domain_id > (domain ? U16_MAX : 0) ||
-	    inv->requester_id > (device ? U16_MAX : 0) ||
-	    inv->function_mask > (device ? 3 : 0) ||
-	    inv->order > (range ? 52 : 0) || (inv->iova && !range))
+	kind = &inv_kinds[inv->kind];
+	if (!(is_amd(context) ? kind->amd : kind->vtd))
+		return -EOPNOTSUPP;
+	if (inv->__reserved || inv->domain_id > (kind->domain ? U16_MAX : 0) ||
+	    inv->requester_id > (kind->device ? U16_MAX : 0) ||
+	    inv->function_mask > (kind->mask ? 3 : 0) ||
+	    inv->order > (kind->range ? 52 : 0) || (inv->iova && !kind->range))
 		return -EINVAL;
 	return 0;
 }
@@ -325,38 +391,32 @@ static int inv_check(const struct vtds_inv_entry *inv)
  * @context: context
  * @inv: request
  *
- * Root, context and paging tables are followed as they are written: what an
- * invalidation adds is the end of what was removed. So every kind flushes all
- * that is queued, which is what the guest would ask for next anyway.
+ * Paging tables, and VT-d's root and context tables, are followed as they are
+ * written: what an invalidation adds is the end of what was removed. So every
+ * kind flushes all that is queued, which is what the guest would ask for next
+ * anyway.
  */
 int vtds_context_invalidate(struct vtds_context *context,
 			    const struct vtds_inv_entry *inv)
 {
-	int err = inv_check(inv);
+	int err;
 
-	if (err)
-		return err;
 	if (!READ_ONCE(context->setup))
 		return -EINVAL;
-
+	err = inv_check(context, inv);
+	if (err)
+		return err;
 	atomic64_inc(&context->invalidations);
 	vtds_engine_flush(&context->engine);
+	if (!inv_kinds[inv->kind].resolve)
+		return 0;
 
-	switch (inv->kind) {
-	case VTDS_INV_MEMORY:
-	case VTDS_INV_CONTEXT_GLOBAL:
-	case VTDS_INV_CONTEXT_DOMAIN:
-	case VTDS_INV_CONTEXT_DEVICE:
-		down_write(&context->engine.lock);
-		if (inv->kind == VTDS_INV_MEMORY)
-			vtds_engine_retry(&context->engine);
-		/* Tables that could not be read or tracked may be readable now. */
-		vtds_endpoints_update(context);
-		up_write(&context->engine.lock);
-		break;
-	default:
-		break;
-	}
+	down_write(&context->engine.lock);
+	if (inv->kind == VTDS_INV_MEMORY)
+		vtds_engine_retry(&context->engine);
+	/* Also: tables that could not be read or tracked may be readable now. */
+	vtds_endpoints_update(context);
+	up_write(&context->engine.lock);
 	return 0;
 }
 

@@ -120,7 +120,8 @@ struct vtds_group {
  * @setup: VTDS_IOC_SETUP was done
  * @closed: the file is closed: everything is blocked
  * @enabled: translation is enabled
- * @root_gpa: root table
+ * @root_gpa: root table, or device table
+ * @root_bytes: size of the device table
  * @invalidations: counter
  * @switches: counter
  * @debugfs: directory that shows it
@@ -140,6 +141,7 @@ struct vtds_context {
 	bool closed;
 	bool enabled;
 	u64 root_gpa;
+	u64 root_bytes;
 	atomic64_t invalidations;
 	u64 switches;
 	struct dentry *debugfs;
@@ -155,7 +157,8 @@ struct vtds_context *vtds_context_alloc(void);
 void vtds_context_close(struct vtds_context *context);
 void vtds_context_put(struct vtds_context *context);
 int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup);
-int vtds_context_set_root(struct vtds_context *context, u64 root_gpa, bool enable);
+int vtds_context_set_root(struct vtds_context *context,
+			  const struct vtds_set_root *set);
 int vtds_context_invalidate(struct vtds_context *context,
 			    const struct vtds_inv_entry *inv);
 int vtds_context_translate(struct vtds_context *context, struct vtds_translate *t);

@@ -309,7 +309,7 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 	if (test_bit(i, node->applied)) {
 		u64 offset = iova & (vtds_level_span(node->level) - 1);
 
-		e = vtds_fmt_decode(&domain->engine->fmt, node->level, node->raw[i]);
+		e = vtds_fmt_decode(&domain->engine->fmt, node->level, i, node->raw[i]);
 		pages = xa_load(&node->partial, i);
 		if (!pages || test_bit(offset >> VTDS_TABLE_SHIFT, pages)) {
 			result->perm = e.perm & node->perm;

@@ -34,9 +34,11 @@ static void host_unmap(struct vtds_host *host, u64 iova, u64 bytes,
 static void host_gather(struct vtds_host *host, u64 iova, u64 last,
 			struct iommu_iotlb_gather *gather)
 {
+	u64 end = vtds_iommu_host(host)->domain->geometry.aperture_end;
+
 	iommu_iotlb_gather_init(gather);
 	gather->start = iova;
-	gather->end = last;
+	gather->end = min(last, end);
 }
 
 static void host_sync(struct vtds_host *host, struct iommu_iotlb_gather *gather)

@@ -39,8 +39,9 @@ static u64 entry_iova(const struct vtds_node *node, unsigned int i)
 
 static u64 node_last_iova(const struct vtds_node *node)
 {
-	return entry_iova(node, VTDS_TABLE_ENTRIES - 1) +
-	       vtds_level_span(node->level) - 1;
+	unsigned int bits = vtds_level_shift(node->level) + VTDS_LEVEL_BITS;
+
+	return node->iova | (bits < 64 ? BIT_ULL(bits) - 1 : U64_MAX);
 }
 
 static struct vtds_node *entry_child(const struct vtds_node *node, unsigned int i)
@@ -49,10 +50,11 @@ static struct vtds_node *entry_child(const struct vtds_node *node, unsigned int 
 }
 
 /* The entry as it counts here: nothing is present that gives no access. */
-static struct vtds_entry entry_decode(const struct vtds_node *node, u64 raw)
+static struct vtds_entry entry_decode(const struct vtds_node *node, unsigned int i,
+				      u64 raw)
 {
 	struct vtds_entry e = vtds_fmt_decode(&node->domain->engine->fmt,
-					      node->level, raw);
+					      node->level, i, raw);
 
 	if (e.type == VTDS_ENTRY_LEAF || e.type == VTDS_ENTRY_TABLE) {
 		e.perm &= node->perm;
@@ -355,7 +357,7 @@ static void entries_unmap(struct vtds_node *node, unsigned int first,
 static void entry_release(struct vtds_node *node, unsigned int i)
 {
 	struct vtds_engine *engine = node->domain->engine;
-	struct vtds_entry e = entry_decode(node, node->raw[i]);
+	struct vtds_entry e = entry_decode(node, i, node->raw[i]);
 	unsigned long npages = vtds_level_span(node->level) >> PAGE_SHIFT;
 	unsigned long *pages = node->level == 1 ? NULL : xa_erase(&node->partial, i);
 	u64 gfn = e.gpa >> PAGE_SHIFT;
@@ -501,12 +503,12 @@ static bool sync_entry(struct vtds_node *node, unsigned int i, bool structural)
 	if (raw == node->raw[i] && !test_bit(i, node->queued))
 		return true;
 
-	new = entry_decode(node, raw);
+	new = entry_decode(node, i, raw);
 	if (!structural && (child || new.type == VTDS_ENTRY_TABLE))
 		return false;
 
 	if (child || test_bit(i, node->applied)) {
-		old = entry_decode(node, node->raw[i]);
+		old = entry_decode(node, i, node->raw[i]);
 		if (vtds_entry_same(&old, &new)) {
 			/* The guest put it back, or changed what does not matter. */
 			node->raw[i] = raw;
@@ -717,16 +719,21 @@ reject:
 	return ERR_PTR(err);
 }
 
-static void tree_unmap(struct vtds_node *node, struct iommu_iotlb_gather *gather)
+/* Return: whether there was anything to unmap. */
+static bool tree_unmap(struct vtds_node *node, struct iommu_iotlb_gather *gather)
 {
 	unsigned int i, first, end;
+	bool any = false;
 
-	for_each_set_bitrange(first, end, node->applied, VTDS_TABLE_ENTRIES)
+	for_each_set_bitrange(first, end, node->applied, VTDS_TABLE_ENTRIES) {
 		entries_unmap(node, first, end, gather);
+		any = true;
+	}
 	for (i = 0; node->children && i < VTDS_TABLE_ENTRIES; i++)
 		if (node->children[i])
-			tree_unmap(node->children[i], gather);
+			any |= tree_unmap(node->children[i], gather);
 	cond_resched();
+	return any;
 }
 
 static void tree_free(struct vtds_node *node)
@@ -770,8 +777,8 @@ void vtds_node_unlink(struct vtds_node *node)
 
 	vtds_assert_structural(domain->engine);
 	host->ops->gather(host, node->iova, node_last_iova(node), &gather);
-	tree_unmap(node, &gather);
-	host_sync(domain, &gather);
+	if (tree_unmap(node, &gather))
+		host_sync(domain, &gather);
 
 	if (node->parent)
 		node->parent->children[node->parent_index] = NULL;
@@ -827,7 +834,7 @@ void vtds_node_drop_range(struct vtds_node *node, u64 gfn, u64 last_gfn)
 		} else if (child) {
 			vtds_node_drop_range(child, gfn, last_gfn);
 		} else if (test_bit(i, node->applied)) {
-			u64 leaf = entry_decode(node, node->raw[i]).gpa >> PAGE_SHIFT;
+			u64 leaf = entry_decode(node, i, node->raw[i]).gpa >> PAGE_SHIFT;
 
 			if (leaf <= last_gfn && leaf + npages - 1 >= gfn)
 				entry_queue(node, i);

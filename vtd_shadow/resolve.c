@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From a requester id to where the guest sends it: the walk of root and context
- * tables. The tables on the way stay tracked, so that a write to an entry that
- * matters starts the walk again.
+ * From a requester id to where the guest sends it: the walk of VT-d's root and
+ * context tables, which stay tracked, so that a write to an entry that matters
+ * starts the walk again; or the look into AMD's device table.
  */
 #include <linux/err.h>
+#include <linux/mm.h>
 
 #include "context.h"
 
@@ -125,6 +126,73 @@ static void resolve_vtd(struct vtds_endpoint *endpoint, struct vtds_target *targ
 	}
 }
 
+/*
+ * The device table is not tracked: guests write its entries with CMPXCHG16B,
+ * which KVM does not emulate. The guest has to tell of each change, and then the
+ * entry is read again: 48882 §2.4.2 "INVALIDATE_DEVTAB_ENTRY".
+ */
+static int read_device_entry(struct vtds_context *context, u64 gpa, u64 dte[4])
+{
+	u64 gfn = gpa >> VTDS_TABLE_SHIFT;
+	const __le64 *raw;
+	unsigned int i;
+	u64 pfn;
+	int err;
+
+	err = vtds_pin(&context->pins, context->vm, gfn, false, &pfn);
+	if (err)
+		return err;
+	raw = page_address(pfn_to_page(pfn)) + offset_in_page(gpa);
+	for (i = 0; i < 4; i++)
+		dte[i] = le64_to_cpu(READ_ONCE(raw[i]));
+	vtds_unpin(&context->pins, gfn, false);
+	return 0;
+}
+
+/* 48882 §2.2.2 "Device Table" */
+static void resolve_amd(struct vtds_endpoint *endpoint, struct vtds_target *target)
+{
+	struct vtds_context *context = endpoint->context;
+	u64 offset = (u64)endpoint->requester_id * VTDS_AMD_DTE_BYTES;
+	u64 gpa = context->root_gpa + offset;
+	struct vtds_amd_device device;
+	u64 dte[4];
+	int err;
+
+	if (offset >= context->root_bytes)
+		return block(target, 0, 0);
+	err = read_device_entry(context, gpa, dte);
+	if (err)
+		return block(target, access_reason(err, VTDS_REASON_ROOT_ACCESS), gpa);
+
+	switch (vtds_amd_decode_device(&context->engine.fmt.amd, dte, &device)) {
+	case VTDS_AMD_PASS:
+		*target = (struct vtds_target) { .state = VTDS_STATE_BYPASS };
+		break;
+	case VTDS_AMD_BLOCK:
+		block(target, 0, 0);
+		break;
+	case VTDS_AMD_RESERVED:
+		block(target, VTDS_REASON_CONTEXT_RESERVED, gpa);
+		break;
+	case VTDS_AMD_INVALID:
+		block(target, VTDS_REASON_CONTEXT_INVALID, gpa);
+		break;
+	case VTDS_AMD_UNSUPPORTED:
+		block(target, VTDS_REASON_UNSUPPORTED, gpa);
+		break;
+	case VTDS_AMD_TRANSLATE:
+		*target = (struct vtds_target) {
+			.state = VTDS_STATE_SHADOW,
+			.levels = device.levels,
+			.perm = device.perm,
+			.domain_id = device.domain_id,
+			.root_gfn = device.table_gpa >> VTDS_TABLE_SHIFT,
+		};
+		break;
+	}
+}
+
 /**
  * vtds_resolve() - find where the guest sends an endpoint
  * @endpoint: endpoint
@@ -138,7 +206,8 @@ void vtds_resolve(struct vtds_endpoint *endpoint, struct vtds_target *target)
 
 	vtds_assert_structural(&context->engine);
 	if (context->enabled && !context->closed)
-		return resolve_vtd(endpoint, target);
+		return context->engine.fmt.kind == VTDS_FMT_AMD_V1 ?
+		       resolve_amd(endpoint, target) : resolve_vtd(endpoint, target);
 
 	vtds_resolve_clear(endpoint);
 	*target = (struct vtds_target) {

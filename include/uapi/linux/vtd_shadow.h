@@ -133,8 +133,8 @@ struct vtds_setup {
  * @root_gpa: VT-d: GPA of the root table. AMD: GPA of the device table. Must be
  *	a multiple of 4096 and within vtds_setup.gpa_bits. Ignored (but checked)
  *	without VTDS_ROOT_ENABLE.
- * @root_bytes: AMD: size of the device table, a multiple of 4096, 4096 to 2 MiB.
- *	VT-d: must be 0.
+ * @root_bytes: AMD: size of the device table, a multiple of 4096, 4096 to 2 MiB
+ *	(0 is allowed without VTDS_ROOT_ENABLE). VT-d: must be 0.
  *
  * Sets the root pointer as latched by the guest and whether translation is
  * enabled; also to be used at a reset of the guest (with flags = 0). When it
