@@ -165,31 +165,46 @@ static long vtds_chdev_ioctl(struct file *file, unsigned int cmd, unsigned long 
 	return err;
 }
 
+/* Give one event. Return: its size, 0 if there is none, -EFAULT and keep it. */
+static ssize_t read_event(struct vtds_events *events, char __user *buf)
+{
+	struct vtds_event event;
+	ssize_t ret = 0;
+
+	mutex_lock(&events->reader);
+	if (vtds_events_peek(events, &event)) {
+		ret = copy_to_user(buf, &event, sizeof(event)) ? -EFAULT : sizeof(event);
+		if (ret > 0)
+			vtds_events_take(events);
+	}
+	mutex_unlock(&events->reader);
+	return ret;
+}
+
 static ssize_t vtds_chdev_read(struct file *file, char __user *buf, size_t count,
 			       loff_t *ppos)
 {
 	struct vtds_context *context = file->private_data;
-	struct vtds_event event;
+	struct vtds_events *events = &context->events;
 	size_t done = 0;
-	int err;
+	ssize_t ret;
 
-	if (count < sizeof(event))
+	if (count < sizeof(struct vtds_event))
 		return -EINVAL;
-	while (count - done >= sizeof(event)) {
-		if (!vtds_events_get(&context->events, &event)) {
-			if (done)
-				break;
-			if (file->f_flags & O_NONBLOCK)
-				return -EAGAIN;
-			err = wait_event_interruptible(context->events.wait,
-						       vtds_events_pending(&context->events));
-			if (err)
-				return err;
+	while (count - done >= sizeof(struct vtds_event)) {
+		ret = read_event(events, buf + done);
+		if (ret < 0)
+			return done ?: ret;
+		done += ret;
+		if (ret)
 			continue;
-		}
-		if (copy_to_user(buf + done, &event, sizeof(event)))
-			return done ?: -EFAULT;
-		done += sizeof(event);
+		if (done)
+			break;
+		if (file->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		ret = wait_event_interruptible(events->wait, vtds_events_pending(events));
+		if (ret)
+			return ret;
 	}
 	return done;
 }

@@ -10,7 +10,8 @@
 #endif
 
 #ifndef CONFIG_KVM_EXTERNAL_WRITE_TRACKING
-#error "vtd_shadow needs a kernel with CONFIG_KVM_EXTERNAL_WRITE_TRACKING (enable DRM_I915_GVT_KVMGT)"
+/* It has no prompt: DRM_I915_GVT_KVMGT selects it. */
+#error "vtd_shadow needs a kernel with CONFIG_KVM_EXTERNAL_WRITE_TRACKING"
 #endif
 
 /* 6.17: the VF token check became an operation of its own */

@@ -11,8 +11,8 @@
 #include "debugfs.h"
 #include "kvm.h"
 
-#define DEFAULT_TABLES		(1ULL << 16)
-#define DEFAULT_MAPPINGS	(1ULL << 22)
+#define DEFAULT_TABLES		BIT_ULL(16)
+#define DEFAULT_MAPPINGS	BIT_ULL(22)
 #define DEFAULT_QUEUE		4096
 #define DEFAULT_UNMAP_DELAY_MS	50
 #define MAX_UNMAP_DELAY_MS	60000

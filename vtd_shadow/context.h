@@ -129,7 +129,7 @@ struct vtds_group {
 struct vtds_context {
 	struct kref ref;
 	struct mm_struct *mm;
-	struct mutex attach_lock;
+	struct mutex attach_lock;	/* attach, detach; vm */
 	struct vtds_engine engine;
 	struct vtds_pins pins;
 	struct vtds_vm *vm;
@@ -147,8 +147,8 @@ struct vtds_context {
 	struct dentry *debugfs;
 };
 
-#define VTDS_MAX_TABLES		(1ULL << 20)
-#define VTDS_MAX_MAPPINGS	(1ULL << 30)
+#define VTDS_MAX_TABLES		BIT_ULL(20)
+#define VTDS_MAX_MAPPINGS	BIT_ULL(30)
 
 /* context.c */
 int vtds_context_init(void);

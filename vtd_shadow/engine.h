@@ -203,7 +203,7 @@ struct vtds_domain {
 	u8 levels;
 	u8 perm;
 	u16 requester_id;
-	spinlock_t queue_lock;
+	spinlock_t queue_lock;	/* queue */
 	struct list_head queue;
 };
 
@@ -237,7 +237,7 @@ struct vtds_node {
 	u8 perm;
 	u64 iova;
 	u64 pass;
-	struct mutex lock;
+	struct mutex lock;	/* what follows */
 	u64 *raw;
 	struct vtds_node **children;
 	struct xarray partial;

@@ -10,6 +10,7 @@
 /** vtds_events_init() - start with an empty queue */
 void vtds_events_init(struct vtds_events *events)
 {
+	mutex_init(&events->reader);
 	spin_lock_init(&events->lock);
 	INIT_KFIFO(events->fifo);
 	init_waitqueue_head(&events->wait);
@@ -46,23 +47,38 @@ void vtds_events_report(struct vtds_events *events, const struct vtds_reject *re
 }
 
 /**
- * vtds_events_get() - take the oldest event
+ * vtds_events_peek() - look at the oldest event
  * @events: queue
  * @event: out
  *
- * Return: false if there is none.
+ * Context: events->reader held. Return: false if there is none.
  */
-bool vtds_events_get(struct vtds_events *events, struct vtds_event *event)
+bool vtds_events_peek(struct vtds_events *events, struct vtds_event *event)
 {
 	bool got;
 
+	lockdep_assert_held(&events->reader);
 	spin_lock(&events->lock);
-	got = kfifo_get(&events->fifo, event);
+	got = kfifo_peek(&events->fifo, event);
 	spin_unlock(&events->lock);
 	return got;
 }
 
-/** vtds_events_pending() - whether vtds_events_get() would give one */
+/**
+ * vtds_events_take() - take the oldest event away
+ * @events: queue
+ *
+ * Context: events->reader held since vtds_events_peek().
+ */
+void vtds_events_take(struct vtds_events *events)
+{
+	lockdep_assert_held(&events->reader);
+	spin_lock(&events->lock);
+	kfifo_skip(&events->fifo);
+	spin_unlock(&events->lock);
+}
+
+/** vtds_events_pending() - whether there is an event to read */
 bool vtds_events_pending(struct vtds_events *events)
 {
 	bool pending;

@@ -198,12 +198,15 @@ static struct vtds_iommu_host *shadow_make(struct vtds_group *group,
 static void group_shadow(struct vtds_group *group, const struct vtds_target *target)
 {
 	struct vtds_iommu_host *old = group->host;
+	struct vtds_iommu_host *host;
 
-	group->host = shadow_join(group, target);
-	if (!group->host)
-		group->host = shadow_make(group, target);
-	if (!group->host)
+	/* group->host goes with group->state: it changes once the group has left. */
+	host = shadow_join(group, target);
+	if (!host)
+		host = shadow_make(group, target);
+	if (!host)
 		group_detach(group);
+	group->host = host;
 	if (old)
 		shadow_put(old);
 }

@@ -269,8 +269,8 @@ static int map_superpage(struct vtds_node *node, unsigned int i,
 	enum vtds_reason reason;
 	int err = -ENOMEM;
 
-	sp.pinned = kvzalloc(BITS_TO_LONGS(sp.npages) * sizeof(long), GFP_KERNEL_ACCOUNT);
-	sp.mapped = kvzalloc(BITS_TO_LONGS(sp.npages) * sizeof(long), GFP_KERNEL_ACCOUNT);
+	sp.pinned = kvcalloc(BITS_TO_LONGS(sp.npages), sizeof(long), GFP_KERNEL_ACCOUNT);
+	sp.mapped = kvcalloc(BITS_TO_LONGS(sp.npages), sizeof(long), GFP_KERNEL_ACCOUNT);
 	if (!sp.pinned || !sp.mapped)
 		goto reject;
 
@@ -518,14 +518,14 @@ static bool sync_entry(struct vtds_node *node, unsigned int i, bool structural)
 			}
 			return true;
 		}
-		if (child) {
-			vtds_node_unlink(child);
-		} else if (new.type == VTDS_ENTRY_NONE) {
+		if (!child && new.type == VTDS_ENTRY_NONE) {
 			entry_queue(node, i);
 			return true;
-		} else {
-			entry_remove_now(node, i);
 		}
+		if (child)
+			vtds_node_unlink(child);
+		else
+			entry_remove_now(node, i);
 	}
 
 	node->raw[i] = raw;

@@ -22,7 +22,7 @@
  */
 struct vtds_vfio_device {
 	struct vfio_pci_core_device core;
-	struct mutex lock;
+	struct mutex lock;	/* endpoint */
 	struct vtds_endpoint *endpoint;
 };
 
