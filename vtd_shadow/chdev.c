@@ -125,7 +125,7 @@ struct vtds_ioc {
 
 static const struct vtds_ioc vtds_iocs[] = {
 	VTDS_IOC(VTDS_IOC_QUERY, ioc_query, struct vtds_query, max_mappings, 0, true),
-	VTDS_IOC(VTDS_IOC_SETUP, ioc_setup, struct vtds_setup, __reserved, 0, false),
+	VTDS_IOC(VTDS_IOC_SETUP, ioc_setup, struct vtds_setup, pin_cache, 0, false),
 	VTDS_IOC(VTDS_IOC_SET_ROOT, ioc_set_root, struct vtds_set_root, root_bytes,
 		 VTDS_ROOT_ENABLE | VTDS_ROOT_SCALABLE, false),
 	VTDS_IOC(VTDS_IOC_INVALIDATE, ioc_invalidate, struct vtds_invalidate,

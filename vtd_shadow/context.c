@@ -237,10 +237,12 @@ static int setup_check(const struct vtds_setup *setup)
 		return -EOPNOTSUPP;
 	if (setup->features & ~features)
 		return -EOPNOTSUPP;
-	if (setup->gpa_bits < 32 || setup->gpa_bits > 52 || setup->__reserved ||
+	if (setup->gpa_bits < 32 || setup->gpa_bits > 52 ||
 	    setup->unmap_delay_ms > MAX_UNMAP_DELAY_MS)
 		return -EINVAL;
-	if (setup->max_tables > VTDS_MAX_TABLES || setup->max_mappings > VTDS_MAX_MAPPINGS)
+	if (setup->max_tables > VTDS_MAX_TABLES ||
+	    setup->max_mappings > VTDS_MAX_MAPPINGS ||
+	    setup->pin_cache > VTDS_MAX_MAPPINGS)
 		return -EDQUOT;
 	return 0;
 }
@@ -280,6 +282,7 @@ int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *se
 		.mappings = setup->max_mappings ?: DEFAULT_MAPPINGS,
 		.queue = setup->queue_max ?: DEFAULT_QUEUE,
 	};
+	context->pins.idle_max = setup->pin_cache;
 	context->unmap_delay =
 		msecs_to_jiffies(setup->unmap_delay_ms ?: DEFAULT_UNMAP_DELAY_MS);
 	context->setup = true;
@@ -412,8 +415,11 @@ int vtds_context_invalidate(struct vtds_context *context,
 		return 0;
 
 	down_write(&context->engine.lock);
-	if (inv->kind == VTDS_INV_MEMORY)
+	if (inv->kind == VTDS_INV_MEMORY) {
+		/* They may be of memory that is no longer the guest's. */
+		vtds_pins_trim(&context->pins, 0, U64_MAX >> 1);
 		vtds_engine_retry(&context->engine);
+	}
 	/* Also: tables that could not be read or tracked may be readable now. */
 	vtds_endpoints_update(context);
 	up_write(&context->engine.lock);

@@ -118,6 +118,7 @@ static void context_put_vm(struct vtds_context *context)
 		return;
 	vtds_vm_put(context->vm);
 	context->vm = NULL;
+	vtds_pins_trim(&context->pins, 0, U64_MAX >> 1);
 }
 
 static const struct vtds_vm_client vtds_context_vm_client;
@@ -230,6 +231,7 @@ static void vm_removed(void *data, u64 gfn, u64 last_gfn)
 
 	down_write(&context->engine.lock);
 	vtds_engine_drop_range(&context->engine, gfn, last_gfn);
+	vtds_pins_trim(&context->pins, gfn, last_gfn);
 	vtds_endpoints_update(context);
 	up_write(&context->engine.lock);
 }

@@ -9,6 +9,10 @@
  *
  * The record of a pin is one word in an xarray: page frame number above, number
  * of users below. That costs 9 bytes a page and needs no allocation of its own.
+ *
+ * A page without users may stay pinned, idle, if the VMM allows it: most guests
+ * map the same pages again and again. Idle pages are marked. When there are too
+ * many all of them go, which costs each no more than to go at once.
  */
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -18,6 +22,8 @@
 
 #define PIN_USERS_BITS	22
 #define PIN_USERS_MAX	GENMASK(PIN_USERS_BITS - 1, 0)
+
+#define PIN_IDLE	XA_MARK_0
 
 /* 63 bits are what an xarray value holds; physical addresses have up to 52. */
 static_assert(52 - PAGE_SHIFT + PIN_USERS_BITS <= 63);
@@ -54,9 +60,10 @@ void vtds_pins_init(struct vtds_pins *pins, struct mm_struct *mm)
 	atomic64_set(&pins->count, 0);
 }
 
-/** vtds_pins_fini() - undo vtds_pins_init(); nothing is pinned any more */
+/** vtds_pins_fini() - undo vtds_pins_init(); nothing is used any more */
 void vtds_pins_fini(struct vtds_pins *pins)
 {
+	vtds_pins_trim(pins, 0, U64_MAX >> 1);
 	WARN_ON(!xa_empty(&pins->pages));
 	xa_destroy(&pins->pages);
 }
@@ -77,6 +84,10 @@ static int page_acquire(struct vtds_pins *pins, unsigned long hva, bool write,
 	if (current->mm != pins->mm)
 		return -EFAULT;
 	err = account_locked_vm(pins->mm, 1, true);
+	if (err && READ_ONCE(pins->idle)) {
+		vtds_pins_trim(pins, 0, U64_MAX >> 1);
+		err = account_locked_vm(pins->mm, 1, true);
+	}
 	if (err)
 		return err;
 	err = pin_user_pages_fast(hva, 1, FOLL_LONGTERM | (write ? FOLL_WRITE : 0), page);
@@ -102,6 +113,10 @@ static int pin_again(struct vtds_pins *pins, unsigned long index, u64 *pfn)
 	} else if (entry) {
 		*pfn = pin_pfn(entry);
 		xas_store(&xas, pin_entry(*pfn, pin_users(entry) + 1));
+		if (!pin_users(entry)) {
+			xas_clear_mark(&xas, PIN_IDLE);
+			pins->idle--;
+		}
 		ret = 1;
 	}
 	xas_unlock(&xas);
@@ -153,6 +168,36 @@ int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u6
 	}
 }
 
+/* One user less. Return: whether the page is to be released: it was the last. */
+static bool pin_drop(struct vtds_pins *pins, unsigned long index, u64 *pfn)
+{
+	XA_STATE(xas, &pins->pages, index);
+	unsigned long users;
+	bool last = false;
+	void *entry;
+
+	xas_lock(&xas);
+	entry = xas_load(&xas);
+	if (WARN_ON_ONCE(!entry || !pin_users(entry))) {
+		xas_unlock(&xas);
+		return false;
+	}
+	*pfn = pin_pfn(entry);
+	users = pin_users(entry) - 1;
+	if (users) {
+		xas_store(&xas, pin_entry(*pfn, users));
+	} else if (pins->idle < pins->idle_max) {
+		xas_store(&xas, pin_entry(*pfn, 0));
+		xas_set_mark(&xas, PIN_IDLE);
+		pins->idle++;
+	} else {
+		xas_store(&xas, NULL);
+		last = true;
+	}
+	xas_unlock(&xas);
+	return last;
+}
+
 /**
  * vtds_unpin() - undo one vtds_pin()
  * @pins: pins
@@ -163,24 +208,46 @@ int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u6
  */
 void vtds_unpin(struct vtds_pins *pins, u64 gfn, bool write)
 {
-	XA_STATE(xas, &pins->pages, pin_index(gfn, write));
-	unsigned long users;
-	void *entry;
 	u64 pfn;
 
-	xas_lock(&xas);
-	entry = xas_load(&xas);
-	if (WARN_ON_ONCE(!entry)) {
-		xas_unlock(&xas);
+	if (!pin_drop(pins, pin_index(gfn, write), &pfn))
 		return;
-	}
-	pfn = pin_pfn(entry);
-	users = pin_users(entry) - 1;
-	xas_store(&xas, users ? pin_entry(pfn, users) : NULL);
-	xas_unlock(&xas);
+	page_release(pins, pfn_to_page(pfn), write);
+	if (pins->idle_max)
+		vtds_pins_trim(pins, 0, U64_MAX >> 1);
+}
 
-	if (!users)
-		page_release(pins, pfn_to_page(pfn), write);
+/**
+ * vtds_pins_trim() - unpin the idle pages of a range
+ * @pins: pins
+ * @gfn: first guest frame
+ * @last_gfn: last guest frame
+ *
+ * Context: any process; may sleep.
+ */
+void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn)
+{
+	unsigned long index = pin_index(gfn, false);
+	unsigned long last = pin_index(last_gfn, true);
+	void *entry;
+
+	xa_for_each_marked(&pins->pages, index, entry, PIN_IDLE) {
+		XA_STATE(xas, &pins->pages, index);
+
+		if (index > last)
+			break;
+		xas_lock(&xas);
+		entry = xas_load(&xas);
+		if (!entry || pin_users(entry)) {
+			xas_unlock(&xas);
+			continue;
+		}
+		xas_store(&xas, NULL);
+		pins->idle--;
+		xas_unlock(&xas);
+		page_release(pins, pfn_to_page(pin_pfn(entry)), index & 1);
+		cond_resched();
+	}
 }
 
 /**

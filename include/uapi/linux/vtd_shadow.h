@@ -99,7 +99,11 @@ struct vtds_query {
  *	synchronous
  * @unmap_delay_ms: longest time that a removed leaf entry waits for an
  *	invalidation, in milliseconds, 0 for the default; at most 60000
- * @__reserved: must be 0
+ * @pin_cache: number of 4 KiB pages that may stay pinned, out of any device's
+ *	reach, when their last mapping is gone, so that the next one is cheaper.
+ *	0 for none. A VMM that has all guest memory pinned through VFIO anyway
+ *	loses nothing. One that replaces pages under the guest (as a balloon
+ *	does) must use 0, or VTDS_INV_MEMORY after each time.
  *
  * Tells what the guest's vIOMMU promised. Once per context.
  *
@@ -119,7 +123,7 @@ struct vtds_setup {
 	__u64 max_mappings;
 	__u32 queue_max;
 	__u32 unmap_delay_ms;
-	__u64 __reserved;
+	__u64 pin_cache;
 };
 
 /* vtds_set_root.flags */
@@ -211,7 +215,8 @@ struct vtds_inv_entry {
  *	carried out, also when the call fails
  *
  * When it returns, no DMA reaches through an entry that the guest removed or
- * changed before the call, and the pages behind it are unpinned. Device table
+ * changed before the call, and the pages behind it are unpinned (or idle, see
+ * vtds_setup.pin_cache). Device table
  * entries (AMD) are read again.
  *
  * Errors: EINVAL (not set up, bad kind or field, entry_num out of range),
@@ -376,7 +381,8 @@ struct vtds_event {
  * @tracked_pages: now: guest pages whose writes are trapped
  * @mappings: now: leaf entries mapped, queued ones included
  * @queued: now: removed leaf entries not yet flushed
- * @pinned_pages: now: 4 KiB pages pinned
+ * @pinned_pages: now: 4 KiB pages pinned, idle ones of vtds_setup.pin_cache
+ *	included
  * @rejects: by enum vtds_reason: entries refused; [0] is 0
  *
  * Counters never go back; those marked "now" are gauges. They are read without
