@@ -12,7 +12,7 @@
 #include "kvm.h"
 
 #define DEFAULT_TABLES		BIT_ULL(16)
-#define DEFAULT_MAPPINGS	BIT_ULL(22)
+#define DEFAULT_MAPPINGS	BIT_ULL(24)
 #define DEFAULT_QUEUE		4096
 #define DEFAULT_UNMAP_DELAY_MS	50
 #define MAX_UNMAP_DELAY_MS	60000
@@ -54,7 +54,7 @@ static const __le64 *guest_track(struct vtds_engine *engine, u64 gfn)
 		return ERR_PTR(err);
 	err = vtds_vm_track(context->vm, gfn);
 	if (err) {
-		vtds_unpin(&context->pins, gfn, false);
+		vtds_unpin(&context->pins, gfn, 1, false);
 		return ERR_PTR(err);
 	}
 	return page_address(pfn_to_page(pfn));
@@ -66,19 +66,23 @@ static void guest_untrack(struct vtds_engine *engine, u64 gfn, bool gone)
 
 	if (!gone)
 		vtds_vm_untrack(context->vm, gfn);
-	vtds_unpin(&context->pins, gfn, false);
+	vtds_unpin(&context->pins, gfn, 1, false);
 }
 
-static int guest_pin(struct vtds_engine *engine, u64 gfn, bool write, u64 *pfn)
+static unsigned int guest_pin(struct vtds_engine *engine, u64 gfn, unsigned int n,
+			      bool write, u64 *pfns, int *err)
 {
 	struct vtds_context *context = context_of(engine);
 
-	return vtds_pin(&context->pins, context->vm, gfn, write, pfn);
+	if (n > 1)
+		return vtds_pin_range(&context->pins, context->vm, gfn, n, write, pfns, err);
+	*err = vtds_pin(&context->pins, context->vm, gfn, write, pfns);
+	return *err ? 0 : 1;
 }
 
-static void guest_unpin(struct vtds_engine *engine, u64 gfn, bool write)
+static void guest_unpin(struct vtds_engine *engine, u64 gfn, unsigned long n, bool write)
 {
-	vtds_unpin(&context_of(engine)->pins, gfn, write);
+	vtds_unpin(&context_of(engine)->pins, gfn, n, write);
 }
 
 static const struct vtds_guest_ops context_guest_ops = {
@@ -130,7 +134,7 @@ static void context_flush_work(struct work_struct *work)
  */
 struct vtds_context *vtds_context_alloc(void)
 {
-	struct vtds_context *context = kzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
+	struct vtds_context *context = kvzalloc(sizeof(*context), GFP_KERNEL_ACCOUNT);
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
@@ -156,7 +160,7 @@ static void context_release(struct kref *ref)
 	vtds_engine_fini(&context->engine);
 	vtds_pins_fini(&context->pins);
 	mmdrop(context->mm);
-	kfree(context);
+	kvfree(context);
 }
 
 /**
@@ -417,7 +421,7 @@ int vtds_context_invalidate(struct vtds_context *context,
 	down_write(&context->engine.lock);
 	if (inv->kind == VTDS_INV_MEMORY) {
 		/* They may be of memory that is no longer the guest's. */
-		vtds_pins_trim(&context->pins, 0, U64_MAX >> 1);
+		vtds_pins_trim(&context->pins, 0, U64_MAX >> PAGE_SHIFT);
 		vtds_engine_retry(&context->engine);
 	}
 	/* Also: tables that could not be read or tracked may be readable now. */

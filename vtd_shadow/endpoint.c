@@ -118,7 +118,7 @@ static void context_put_vm(struct vtds_context *context)
 		return;
 	vtds_vm_put(context->vm);
 	context->vm = NULL;
-	vtds_pins_trim(&context->pins, 0, U64_MAX >> 1);
+	vtds_pins_trim(&context->pins, 0, U64_MAX >> PAGE_SHIFT);
 }
 
 static const struct vtds_vm_client vtds_context_vm_client;

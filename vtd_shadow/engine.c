@@ -183,6 +183,8 @@ void vtds_engine_drop_range(struct vtds_engine *engine, u64 gfn, u64 last_gfn)
 		}
 		vtds_node_drop_range(domain->root, gfn, last_gfn);
 		vtds_domain_flush(domain);
+		/* What is left of superpages that lost a part */
+		vtds_node_retry(domain->root);
 	}
 }
 

@@ -13,8 +13,8 @@
  *   pages unpinned. Its raw value is then the guest's value it was mapped from.
  * - An applied entry may be *queued*: the guest removed it, the host mapping is
  *   still there, and the next flush takes it away.
- * - One guest leaf is one host unit: it is mapped by calls of its own, and only
- *   ever unmapped as a whole, alone or in a run of whole leaves.
+ * - One guest leaf is one host unit: no host page spans two of them, and it is
+ *   only ever unmapped as a whole, alone or in a run of whole leaves.
  * - An entry that refers to a table is *linked* while it has a child node.
  * - Anything else is unmapped in the host. That includes entries which could not
  *   be applied: they are reported once and fail closed.
@@ -51,25 +51,30 @@ struct vtds_node;
  *	vtds_engine_write() after it was done. Returns the contents, or
  *	ERR_PTR(): -ENXIO not RAM, -EDQUOT, -ENOMEM.
  * @untrack: Undo @track. @gone: the memory is gone, and tracking with it.
- * @pin: Pin the page at @gfn for DMA and give its host page frame number. 0, or
- *	-ENXIO not RAM, -EROFS not writable, -EDQUOT over a limit, -EFAULT or
- *	-ENOMEM otherwise. Counts: every success needs one @unpin.
- * @unpin: Undo one @pin of the same @gfn and @write. Never fails.
+ * @pin: Pin @n pages from @gfn on for DMA and give their host page frame numbers.
+ *	Returns how many it pinned, from the first on; if that is less than @n,
+ *	@err tells about the next: -ENXIO not RAM, -EROFS not writable, -EDQUOT
+ *	over a limit, -EFAULT or -ENOMEM otherwise. Counts: every page pinned
+ *	needs one @unpin. @n is 1, or engine->lock is write-held and @n is at
+ *	most VTDS_TABLE_ENTRIES.
+ * @unpin: Undo one @pin of each of @n pages with the same @write. Never fails.
  *
  * All are called with engine->lock held, and may sleep.
  */
 struct vtds_guest_ops {
 	const __le64 *(*track)(struct vtds_engine *engine, u64 gfn);
 	void (*untrack)(struct vtds_engine *engine, u64 gfn, bool gone);
-	int (*pin)(struct vtds_engine *engine, u64 gfn, bool write, u64 *pfn);
-	void (*unpin)(struct vtds_engine *engine, u64 gfn, bool write);
+	unsigned int (*pin)(struct vtds_engine *engine, u64 gfn, unsigned int n,
+			    bool write, u64 *pfns, int *err);
+	void (*unpin)(struct vtds_engine *engine, u64 gfn, unsigned long n, bool write);
 };
 
 struct vtds_host;
 
 /**
  * struct vtds_host_ops - a host IOMMU domain, as the engine needs it
- * @map: Map [@iova, @iova + @bytes) to @hpa. All of it or nothing.
+ * @map: Map [@iova, @iova + @bytes) to @hpa. All of it or nothing. Uses no host
+ *	pages but of 4 KiB, 2 MiB and 1 GiB.
  * @unmap: Unmap a range that consists of whole mapped ranges, leaving the flush
  *	to @sync.
  * @gather: Prepare @gather for unmaps in [@iova, @last].
@@ -112,7 +117,7 @@ struct vtds_engine_client {
 /**
  * struct vtds_limits - bounds on what a guest can make us do
  * @tables: nodes at a time
- * @mappings: applied leaf entries at a time
+ * @mappings: 4 KiB pages mapped at a time; a superpage counts in full
  * @queue: queued leaf entries at a time, over all domains
  */
 struct vtds_limits {
@@ -136,6 +141,7 @@ struct vtds_counters {
 	atomic64_t tables;
 	atomic64_t tracked_pages;
 	atomic64_t mappings;
+	atomic64_t mapped_pages;
 	atomic_t queued;
 };
 
@@ -150,6 +156,7 @@ struct vtds_counters {
  * @guest: guest memory
  * @client: the owner
  * @pass: number of the last vtds_page_sync()
+ * @pfns: scratch for what is done with @lock write-held
  */
 struct vtds_engine {
 	struct rw_semaphore lock;
@@ -161,6 +168,7 @@ struct vtds_engine {
 	const struct vtds_guest_ops *guest;
 	const struct vtds_engine_client *client;
 	u64 pass;
+	u64 pfns[VTDS_TABLE_ENTRIES];
 };
 
 /**

@@ -132,15 +132,14 @@ static int group_attach(struct vtds_group *group, struct iommu_domain *domain,
  * both the old and the new tables allow is interrupted only for the switch.
  */
 static struct vtds_iommu_host *shadow_create(struct vtds_group *group,
-					     const struct vtds_target *target,
-					     bool coherent)
+					     const struct vtds_target *target)
 {
 	struct vtds_endpoint *endpoint = group_endpoint(group);
 	struct vtds_engine *engine = &group->context->engine;
 	struct vtds_iommu_host *host;
 	struct vtds_domain *tree;
 
-	host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group, coherent);
+	host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group);
 	if (IS_ERR(host)) {
 		group_report(group, VTDS_REASON_HOST, 0);
 		return host;
@@ -176,21 +175,16 @@ static struct vtds_iommu_host *shadow_join(struct vtds_group *group,
 	return NULL;
 }
 
-/* First with forced snooping; a group whose IOMMU cannot gets one without. */
 static struct vtds_iommu_host *shadow_make(struct vtds_group *group,
 					   const struct vtds_target *target)
 {
-	struct vtds_iommu_host *host;
-	int coherent;
+	struct vtds_iommu_host *host = shadow_create(group, target);
 
-	for (coherent = true; coherent >= false; coherent--) {
-		host = shadow_create(group, target, coherent);
-		if (IS_ERR(host))
-			return NULL;
-		if (!group_attach(group, host->domain, VTDS_STATE_SHADOW))
-			return host;
-		shadow_put(host);
-	}
+	if (IS_ERR(host))
+		return NULL;
+	if (!group_attach(group, host->domain, VTDS_STATE_SHADOW))
+		return host;
+	shadow_put(host);
 	group_report(group, VTDS_REASON_HOST, 0);
 	return NULL;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A domain of the host IOMMU, as the engine's backend. */
 #include <linux/err.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "host.h"
@@ -116,14 +117,13 @@ static int regions_get(struct iommu_group *group, struct list_head *regions)
  * vtds_iommu_host_alloc() - make an empty host domain
  * @dev: device that it must suit
  * @group: group of @dev; its reserved regions are the domain's
- * @coherent: have the IOMMU force all DMA to snoop caches, if it says it can.
- *	It may then refuse to attach a group which it cannot do that for.
+ *
+ * All DMA is forced to snoop caches, if the IOMMU of @dev can do that.
  *
  * Context: may sleep. Return: the domain or ERR_PTR().
  */
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group,
-					      bool coherent)
+					      struct iommu_group *group)
 {
 	struct vtds_iommu_host *host = kzalloc(sizeof(*host), GFP_KERNEL_ACCOUNT);
 	int err;
@@ -139,7 +139,15 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 		err = PTR_ERR(host->domain);
 		goto err_regions;
 	}
-	if (coherent && host->domain->ops->enforce_cache_coherency)
+	/*
+	 * Drivers use the largest page that fits a call, and AMD's has pages of
+	 * any power of two. Runs of guest leaves must not become one page, and it
+	 * is for these three that the engine sees to it.
+	 */
+	host->domain->pgsize_bitmap &= SZ_4K | SZ_2M | SZ_1G;
+	/* Before anything is mapped; a group that cannot do it is not attached. */
+	if (device_iommu_capable(dev, IOMMU_CAP_ENFORCE_CACHE_COHERENCY) &&
+	    host->domain->ops->enforce_cache_coherency)
 		host->domain->ops->enforce_cache_coherency(host->domain);
 	return host;
 

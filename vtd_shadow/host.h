@@ -30,8 +30,7 @@ static inline struct vtds_iommu_host *vtds_iommu_host(struct vtds_host *host)
 }
 
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group,
-					      bool coherent);
+					      struct iommu_group *group);
 void vtds_iommu_host_free(struct vtds_iommu_host *host);
 bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group);
 

@@ -101,12 +101,14 @@ bool vtds_vm_is(const struct vtds_vm *vm, const struct kvm *kvm)
  * @gfn: guest frame number
  * @write: it will be written
  * @hva: out: user address
+ * @n: in: pages wanted; out: of these, pages that follow in the same memory slot
  *
  * Context: may sleep. The answer is good for as long as the caller holds a lock
  * that client->removed() waits for.
  * Return: 0, -ENXIO (not in a memory slot), -EROFS (read-only slot).
  */
-int vtds_vm_hva(struct vtds_vm *vm, u64 gfn, bool write, unsigned long *hva)
+int vtds_vm_hva(struct vtds_vm *vm, u64 gfn, bool write, unsigned long *hva,
+		unsigned int *n)
 {
 	struct kvm_memory_slot *slot;
 	int err = -ENXIO;
@@ -116,6 +118,7 @@ int vtds_vm_hva(struct vtds_vm *vm, u64 gfn, bool write, unsigned long *hva)
 	slot = __gfn_to_memslot(kvm_memslots(vm->kvm), gfn);
 	if (slot && !(slot->flags & KVM_MEMSLOT_INVALID)) {
 		*hva = __gfn_to_hva_memslot(slot, gfn);
+		*n = min_t(u64, *n, slot->base_gfn + slot->npages - gfn);
 		err = write && (slot->flags & KVM_MEM_READONLY) ? -EROFS : 0;
 	}
 	srcu_read_unlock(&vm->kvm->srcu, idx);

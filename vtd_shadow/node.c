@@ -94,41 +94,332 @@ static enum vtds_reason pin_reason(int err)
 
 /* ---- leaf entries: mapping ---- */
 
-static int map_page(struct vtds_node *node, unsigned int i,
-		    const struct vtds_entry *e, u64 iova)
+static void unmap_sync_unpin(struct vtds_node *node, u64 iova, u64 gpa,
+			     unsigned int n, bool write)
 {
-	struct vtds_domain *domain = node->domain;
-	struct vtds_engine *engine = domain->engine;
-	u64 gfn = e->gpa >> VTDS_TABLE_SHIFT;
-	enum vtds_reason reason;
-	u64 pfn;
-	int err;
+	struct vtds_host *host = node->domain->host;
+	struct iommu_iotlb_gather gather;
+	u64 bytes = (u64)n << PAGE_SHIFT;
 
-	reason = domain->host->ops->check(domain->host, iova, iova + PAGE_SIZE - 1);
-	if (reason)
-		goto reject;
-	err = engine->guest->pin(engine, gfn, e->perm & VTDS_W, &pfn);
-	if (err) {
-		reason = pin_reason(err);
-		goto reject;
-	}
-	err = domain->host->ops->map(domain->host, iova, pfn << PAGE_SHIFT,
-				     PAGE_SIZE, e->perm);
-	if (err) {
-		engine->guest->unpin(engine, gfn, e->perm & VTDS_W);
-		reason = VTDS_REASON_HOST;
-		goto reject;
-	}
-	return 0;
-
-reject:
-	entry_reject(node, i, e->gpa, reason);
-	return -EFAULT;
+	host->ops->gather(host, iova, iova + bytes - 1, &gather);
+	host->ops->unmap(host, iova, bytes, &gather);
+	host->ops->sync(host, &gather);
+	node->domain->engine->guest->unpin(node->domain->engine, gpa >> PAGE_SHIFT, n,
+					   write);
 }
 
-/* Unmap a superpage, or the part of it that got mapped, run by run. */
-static void unmap_pages(struct vtds_node *node, u64 iova, unsigned long *pages,
-			unsigned long npages, struct iommu_iotlb_gather *gather)
+/* Leading pages that the host can map. */
+static unsigned int check_pages(struct vtds_host *host, u64 iova, unsigned int n,
+				enum vtds_reason *reason)
+{
+	unsigned int i;
+
+	*reason = host->ops->check(host, iova, iova + ((u64)n << PAGE_SHIFT) - 1);
+	if (!*reason || n == 1)
+		return *reason ? 0 : n;
+	for (i = 0; i < n; i++, iova += PAGE_SIZE) {
+		*reason = host->ops->check(host, iova, iova + PAGE_SIZE - 1);
+		if (*reason)
+			break;
+	}
+	return i;
+}
+
+/* Map pinned pages, a call for each run that is contiguous in the host. */
+static unsigned int map_pinned(struct vtds_host *host, u64 iova, unsigned int n,
+			       u8 perm, const u64 *pfns)
+{
+	unsigned int first, end;
+
+	for (first = 0; first < n; first = end) {
+		for (end = first + 1; end < n; end++)
+			if (pfns[end] != pfns[end - 1] + 1)
+				break;
+		if (host->ops->map(host, iova + ((u64)first << PAGE_SHIFT),
+				   pfns[first] << PAGE_SHIFT,
+				   (u64)(end - first) << PAGE_SHIFT, perm))
+			break;
+	}
+	return first;
+}
+
+static bool charge_pages(struct vtds_engine *engine, unsigned int n)
+{
+	atomic64_t *pages = &engine->counters.mapped_pages;
+
+	if (atomic64_add_return(n, pages) <= engine->limits.mappings)
+		return true;
+	atomic64_sub(n, pages);
+	return false;
+}
+
+/*
+ * Pin and map pages that are contiguous in the guest.
+ * Return: how many, from the first on; @reason tells about the next, if any.
+ */
+static unsigned int map_pages(struct vtds_node *node, u64 iova, u64 gpa,
+			      unsigned int n, u8 perm, u64 *pfns,
+			      enum vtds_reason *reason)
+{
+	struct vtds_engine *engine = node->domain->engine;
+	struct vtds_host *host = node->domain->host;
+	unsigned int pinned, mapped, charged;
+	int err = 0;
+
+	n = check_pages(host, iova, n, reason);
+	if (!n)
+		return 0;
+	charged = charge_pages(engine, n) ? n : charge_pages(engine, 1);
+	if (!charged) {
+		*reason = VTDS_REASON_LIMIT;
+		return 0;
+	}
+	pinned = engine->guest->pin(engine, gpa >> PAGE_SHIFT, charged, perm & VTDS_W,
+				    pfns, &err);
+	mapped = map_pinned(host, iova, pinned, perm, pfns);
+	if (mapped < pinned) {
+		engine->guest->unpin(engine, (gpa >> PAGE_SHIFT) + mapped,
+				     pinned - mapped, perm & VTDS_W);
+		*reason = VTDS_REASON_HOST;
+	} else if (pinned < charged) {
+		*reason = pin_reason(err);
+	}
+	atomic64_sub(charged - mapped, &engine->counters.mapped_pages);
+	return mapped;
+}
+
+/*
+ * Whether something may be had by letting go of what the guest has removed. It
+ * counts against the limits until it is flushed, but that must not show.
+ */
+static bool flush_may_help(struct vtds_node *node, enum vtds_reason reason)
+{
+	return (reason == VTDS_REASON_LIMIT || reason == VTDS_REASON_PIN) &&
+	       atomic_read(&node->domain->engine->counters.queued);
+}
+
+static void flush_all(struct vtds_engine *engine)
+{
+	struct vtds_domain *domain;
+
+	list_for_each_entry(domain, &engine->domains, link)
+		vtds_domain_flush(domain);
+}
+
+/* map_pages() with the lock held for writing: with scratch, and a second try. */
+static unsigned int map_pages_hard(struct vtds_node *node, u64 iova, u64 gpa,
+				   unsigned int n, u8 perm, enum vtds_reason *reason)
+{
+	struct vtds_engine *engine = node->domain->engine;
+	unsigned int done;
+
+	vtds_assert_structural(engine);
+	done = map_pages(node, iova, gpa, n, perm, engine->pfns, reason);
+	if (!done && flush_may_help(node, *reason)) {
+		flush_all(engine);
+		vtds_domain_flush(node->domain);
+		done = map_pages(node, iova, gpa, n, perm, engine->pfns, reason);
+	}
+	return done;
+}
+
+static void entries_applied(struct vtds_node *node, unsigned int first,
+			    unsigned int n, u64 gpa, u8 perm)
+{
+	struct vtds_counters *c = &node->domain->engine->counters;
+	u64 span = vtds_level_span(node->level);
+	unsigned int i;
+
+	assert_entries(node);
+	bitmap_set(node->applied, first, n);
+	atomic64_add(n, &c->mappings);
+	atomic64_add(n, &c->maps);
+	if (trace_vtds_map_enabled())
+		for (i = 0; i < n; i++)
+			trace_vtds_map(node->domain, entry_iova(node, first + i),
+				       gpa + i * span, node->level, perm);
+}
+
+/**
+ * struct leaf_run - entries of a level 1 table to be mapped together
+ * @first: first entry
+ * @n: how many
+ * @gpa: what the first one maps; the others follow
+ * @perm: access of all
+ */
+struct leaf_run {
+	unsigned int first;
+	unsigned int n;
+	u64 gpa;
+	u8 perm;
+};
+
+static void run_map(struct vtds_node *node, struct leaf_run *run)
+{
+	enum vtds_reason reason;
+	unsigned int done;
+
+	while (run->n) {
+		done = map_pages_hard(node, entry_iova(node, run->first), run->gpa,
+				      run->n, run->perm, &reason);
+		entries_applied(node, run->first, done, run->gpa, run->perm);
+		if (!done) {
+			entry_reject(node, run->first, run->gpa, reason);
+			done = 1;
+		}
+		run->first += done;
+		run->n -= done;
+		run->gpa += (u64)done << PAGE_SHIFT;
+	}
+}
+
+/*
+ * A run ends one short of the table: as a whole the host could map it with one
+ * page, which could not be unmapped entry by entry.
+ */
+static void run_add(struct vtds_node *node, struct leaf_run *run, unsigned int i,
+		    const struct vtds_entry *e)
+{
+	if (run->n && (i != run->first + run->n || run->n == VTDS_TABLE_ENTRIES - 1 ||
+		       e->gpa != run->gpa + ((u64)run->n << PAGE_SHIFT) ||
+		       e->perm != run->perm))
+		run_map(node, run);
+	if (!run->n) {
+		run->first = i;
+		run->gpa = e->gpa;
+		run->perm = e->perm;
+	}
+	run->n++;
+}
+
+static bool is_hole(enum vtds_reason reason)
+{
+	return reason == VTDS_REASON_NOT_RAM || reason == VTDS_REASON_READ_ONLY ||
+	       reason == VTDS_REASON_RESERVED_REGION || reason == VTDS_REASON_APERTURE;
+}
+
+/**
+ * struct superpage - a guest superpage on its way into the host
+ * @npages: how many 4 KiB pages it has
+ * @mapped: which are pinned and mapped
+ * @hole: why the first page that is not, is not; 0 if there is none
+ * @hole_page: which
+ */
+struct superpage {
+	unsigned long npages;
+	unsigned long *mapped;
+	enum vtds_reason hole;
+	unsigned long hole_page;
+};
+
+/*
+ * Pages that are not RAM, or in a reserved range, are holes: hardware would not
+ * stop DMA to the rest of such a superpage either.
+ * Return: 0, or why it cannot be.
+ */
+static enum vtds_reason superpage_map(struct vtds_node *node, u64 iova,
+				      const struct vtds_entry *e, struct superpage *sp)
+{
+	enum vtds_reason reason;
+	unsigned long page = 0;
+	unsigned int n, done;
+
+	while (page < sp->npages) {
+		u64 offset = (u64)page << PAGE_SHIFT;
+
+		if (fatal_signal_pending(current))
+			return VTDS_REASON_LIMIT;
+		cond_resched();
+		n = VTDS_TABLE_ENTRIES - page % VTDS_TABLE_ENTRIES;
+		done = map_pages_hard(node, iova + offset, e->gpa + offset, n, e->perm,
+				      &reason);
+		bitmap_set(sp->mapped, page, done);
+		page += done;
+		if (done)
+			continue;
+		if (!is_hole(reason))
+			return reason;
+		if (!sp->hole) {
+			sp->hole = reason;
+			sp->hole_page = page;
+		}
+		page++;
+	}
+	return bitmap_empty(sp->mapped, sp->npages) ? sp->hole : 0;
+}
+
+static void superpage_undo(struct vtds_node *node, u64 iova,
+			   const struct vtds_entry *e, struct superpage *sp)
+{
+	struct vtds_engine *engine = node->domain->engine;
+	unsigned long first, end;
+
+	for_each_set_bitrange(first, end, sp->mapped, sp->npages) {
+		unmap_sync_unpin(node, iova + (first << PAGE_SHIFT),
+				 e->gpa + (first << PAGE_SHIFT), end - first,
+				 e->perm & VTDS_W);
+		atomic64_sub(end - first, &engine->counters.mapped_pages);
+	}
+}
+
+/* Larger leaves would take too long; AMD's tables can have them. */
+#define SUPERPAGE_MAX_LEVEL	3
+
+static void map_superpage(struct vtds_node *node, unsigned int i,
+			  const struct vtds_entry *e)
+{
+	u64 iova = entry_iova(node, i);
+	struct superpage sp = {};
+	enum vtds_reason reason;
+
+	if (node->level > SUPERPAGE_MAX_LEVEL) {
+		entry_reject(node, i, e->gpa, VTDS_REASON_UNSUPPORTED);
+		return;
+	}
+	sp.npages = vtds_level_span(node->level) >> PAGE_SHIFT;
+	sp.mapped = kvcalloc(BITS_TO_LONGS(sp.npages), sizeof(long), GFP_KERNEL_ACCOUNT);
+	if (!sp.mapped) {
+		entry_reject(node, i, e->gpa, VTDS_REASON_HOST);
+		return;
+	}
+
+	reason = superpage_map(node, iova, e, &sp);
+	if (!reason && sp.hole &&
+	    xa_err(xa_store(&node->partial, i, sp.mapped, GFP_KERNEL_ACCOUNT)))
+		reason = VTDS_REASON_HOST;
+	if (reason) {
+		superpage_undo(node, iova, e, &sp);
+		entry_reject(node, i, e->gpa, reason);
+	} else {
+		entries_applied(node, i, 1, e->gpa, e->perm);
+	}
+	if (!reason && sp.hole)		/* sp.mapped is now in node->partial */
+		entry_reject(node, i, e->gpa + (sp.hole_page << PAGE_SHIFT), sp.hole);
+	else
+		kvfree(sp.mapped);
+}
+
+/* Map one 4 KiB leaf. Return: whether that is settled, for good or ill. */
+static bool map_page(struct vtds_node *node, unsigned int i, const struct vtds_entry *e)
+{
+	enum vtds_reason reason;
+	u64 pfn;
+
+	if (map_pages(node, entry_iova(node, i), e->gpa, 1, e->perm, &pfn, &reason)) {
+		entries_applied(node, i, 1, e->gpa, e->perm);
+		return true;
+	}
+	if (flush_may_help(node, reason))
+		return false;
+	entry_reject(node, i, e->gpa, reason);
+	return true;
+}
+
+/* ---- leaf entries: unmapping, in two steps around the host's IOTLB sync ---- */
+
+/* Unmap the part of a superpage that got mapped, run by run. */
+static void unmap_partial(struct vtds_node *node, u64 iova, unsigned long *pages,
+			  unsigned long npages, struct iommu_iotlb_gather *gather)
 {
 	struct vtds_host *host = node->domain->host;
 	unsigned long first, end;
@@ -137,194 +428,6 @@ static void unmap_pages(struct vtds_node *node, u64 iova, unsigned long *pages,
 		host->ops->unmap(host, iova + (first << PAGE_SHIFT),
 				 (end - first) << PAGE_SHIFT, gather);
 }
-
-static void unpin_pages(struct vtds_node *node, u64 gpa, bool write,
-			unsigned long *pages, unsigned long npages)
-{
-	struct vtds_engine *engine = node->domain->engine;
-	unsigned long bit;
-
-	for_each_set_bit(bit, pages, npages) {
-		engine->guest->unpin(engine, (gpa >> PAGE_SHIFT) + bit, write);
-		if (!(bit % VTDS_TABLE_ENTRIES))
-			cond_resched();
-	}
-}
-
-/* A run of pages that are contiguous in the host, not yet mapped. */
-struct run {
-	u64 page;
-	u64 pfn;
-	u64 count;
-};
-
-static int run_map(struct vtds_node *node, u64 iova, u8 perm, struct run *run,
-		   unsigned long *mapped)
-{
-	struct vtds_host *host = node->domain->host;
-	int err;
-
-	if (!run->count)
-		return 0;
-	err = host->ops->map(host, iova + (run->page << PAGE_SHIFT),
-			     run->pfn << PAGE_SHIFT, run->count << PAGE_SHIFT, perm);
-	if (!err)
-		bitmap_set(mapped, run->page, run->count);
-	run->count = 0;
-	return err;
-}
-
-/**
- * struct superpage - a guest superpage on its way into the host
- * @pinned: pages that are pinned
- * @mapped: pages that are mapped; of them all are pinned
- * @npages: how many 4 KiB pages it has
- * @hole: why the first page that is neither is a hole, 0 if there is none
- * @hole_page: which
- */
-struct superpage {
-	unsigned long *pinned;
-	unsigned long *mapped;
-	unsigned long npages;
-	enum vtds_reason hole;
-	unsigned long hole_page;
-};
-
-/*
- * Pin and map page by page, joining what is contiguous in the host. Pages that
- * are not RAM, or in a reserved range, are holes: hardware would not stop DMA
- * to the rest of such a superpage either.
- */
-static int superpage_map(struct vtds_node *node, const struct vtds_entry *e,
-			 u64 iova, struct superpage *sp)
-{
-	struct vtds_host *host = node->domain->host;
-	struct vtds_engine *engine = node->domain->engine;
-	bool check = host->ops->check(host, iova, iova + (sp->npages << PAGE_SHIFT) - 1);
-	struct run run = { .count = 0 };
-	unsigned long page;
-	int err;
-
-	for (page = 0; page < sp->npages; page++) {
-		u64 page_iova = iova + (page << PAGE_SHIFT);
-		enum vtds_reason reason = 0;
-		u64 pfn = 0;
-
-		if (!(page % VTDS_TABLE_ENTRIES)) {
-			if (fatal_signal_pending(current))
-				return -EINTR;
-			cond_resched();
-		}
-		if (check)
-			reason = host->ops->check(host, page_iova,
-						  page_iova + PAGE_SIZE - 1);
-		if (!reason) {
-			err = engine->guest->pin(engine, (e->gpa >> PAGE_SHIFT) + page,
-						 e->perm & VTDS_W, &pfn);
-			if (err && err != -ENXIO && err != -EROFS)
-				return err;
-			if (err)
-				reason = pin_reason(err);
-			else
-				__set_bit(page, sp->pinned);
-		}
-		if (reason && !sp->hole) {
-			sp->hole = reason;
-			sp->hole_page = page;
-		}
-		if (run.count && (reason || pfn != run.pfn + run.count)) {
-			if (run_map(node, iova, e->perm, &run, sp->mapped))
-				return -EIO;
-		}
-		if (reason)
-			continue;
-		if (!run.count) {
-			run.page = page;
-			run.pfn = pfn;
-		}
-		run.count++;
-	}
-	return run_map(node, iova, e->perm, &run, sp->mapped) ? -EIO : 0;
-}
-
-/* Take back a superpage that could not be mapped as far as it should be. */
-static void superpage_undo(struct vtds_node *node, const struct vtds_entry *e,
-			   u64 iova, struct superpage *sp)
-{
-	struct vtds_host *host = node->domain->host;
-	struct iommu_iotlb_gather gather;
-
-	host->ops->gather(host, iova, iova + (sp->npages << PAGE_SHIFT) - 1, &gather);
-	unmap_pages(node, iova, sp->mapped, sp->npages, &gather);
-	host->ops->sync(host, &gather);
-	unpin_pages(node, e->gpa, e->perm & VTDS_W, sp->pinned, sp->npages);
-}
-
-static int map_superpage(struct vtds_node *node, unsigned int i,
-			 const struct vtds_entry *e, u64 iova)
-{
-	struct superpage sp = {
-		.npages = vtds_level_span(node->level) >> PAGE_SHIFT,
-	};
-	enum vtds_reason reason;
-	int err = -ENOMEM;
-
-	sp.pinned = kvcalloc(BITS_TO_LONGS(sp.npages), sizeof(long), GFP_KERNEL_ACCOUNT);
-	sp.mapped = kvcalloc(BITS_TO_LONGS(sp.npages), sizeof(long), GFP_KERNEL_ACCOUNT);
-	if (!sp.pinned || !sp.mapped)
-		goto reject;
-
-	err = superpage_map(node, e, iova, &sp);
-	if (!err && sp.hole && bitmap_empty(sp.mapped, sp.npages))
-		goto reject;
-	if (!err && sp.hole)
-		err = xa_err(xa_store(&node->partial, i, sp.mapped, GFP_KERNEL_ACCOUNT));
-	if (err) {
-		superpage_undo(node, e, iova, &sp);
-		goto reject;
-	}
-	if (sp.hole) {
-		entry_reject(node, i, e->gpa + (sp.hole_page << PAGE_SHIFT), sp.hole);
-		sp.mapped = NULL;	/* now in node->partial */
-	}
-	kvfree(sp.pinned);
-	kvfree(sp.mapped);
-	return 0;
-
-reject:
-	reason = !err ? sp.hole : err == -EIO ? VTDS_REASON_HOST : pin_reason(err);
-	entry_reject(node, i, e->gpa, reason);
-	kvfree(sp.pinned);
-	kvfree(sp.mapped);
-	return -EFAULT;
-}
-
-static void entry_map(struct vtds_node *node, unsigned int i,
-		      const struct vtds_entry *e)
-{
-	struct vtds_engine *engine = node->domain->engine;
-	u64 iova = entry_iova(node, i);
-	int err;
-
-	assert_entries(node);
-	if (atomic64_inc_return(&engine->counters.mappings) > engine->limits.mappings) {
-		entry_reject(node, i, e->gpa, VTDS_REASON_LIMIT);
-		err = -EDQUOT;
-	} else if (node->level == 1) {
-		err = map_page(node, i, e, iova);
-	} else {
-		err = map_superpage(node, i, e, iova);
-	}
-	if (err) {
-		atomic64_dec(&engine->counters.mappings);
-		return;
-	}
-	__set_bit(i, node->applied);
-	atomic64_inc(&engine->counters.maps);
-	trace_vtds_map(node->domain, iova, e->gpa, node->level, e->perm);
-}
-
-/* ---- leaf entries: unmapping, in two steps around the host's IOTLB sync ---- */
 
 /* First step, for [first, end), all applied: clear the host entries. */
 static void entries_unmap(struct vtds_node *node, unsigned int first,
@@ -335,17 +438,16 @@ static void entries_unmap(struct vtds_node *node, unsigned int first,
 	unsigned int i, start = first;
 
 	/* Whole superpages go in runs like pages do; those with holes go alone. */
-	for (i = first; i < end; i++) {
-		unsigned long *pages = node->level == 1 ? NULL :
-				       xa_load(&node->partial, i);
+	for (i = first; node->level > 1 && i < end; i++) {
+		unsigned long *pages = xa_load(&node->partial, i);
 
 		if (!pages)
 			continue;
 		if (i > start)
 			host->ops->unmap(host, entry_iova(node, start),
 					 (u64)(i - start) << shift, gather);
-		unmap_pages(node, entry_iova(node, i), pages,
-			    1UL << (shift - PAGE_SHIFT), gather);
+		unmap_partial(node, entry_iova(node, i), pages,
+			      1UL << (shift - PAGE_SHIFT), gather);
 		start = i + 1;
 	}
 	if (end > start)
@@ -353,32 +455,54 @@ static void entries_unmap(struct vtds_node *node, unsigned int first,
 				 (u64)(end - start) << shift, gather);
 }
 
-/* Second step, after the sync: let the pages go. */
-static void entry_release(struct vtds_node *node, unsigned int i)
+/* Let the pages go of entries that are contiguous in the guest. */
+static void release_run(struct vtds_node *node, unsigned int first, unsigned int n,
+			const struct vtds_entry *e)
 {
 	struct vtds_engine *engine = node->domain->engine;
-	struct vtds_entry e = entry_decode(node, i, node->raw[i]);
 	unsigned long npages = vtds_level_span(node->level) >> PAGE_SHIFT;
-	unsigned long *pages = node->level == 1 ? NULL : xa_erase(&node->partial, i);
-	u64 gfn = e.gpa >> PAGE_SHIFT;
-	unsigned long page;
+	unsigned long *partial = node->level > 1 ? xa_erase(&node->partial, first) : NULL;
+	u64 gfn = e->gpa >> PAGE_SHIFT;
+	unsigned long page, end, total = 0;
+
+	if (partial) {
+		for_each_set_bitrange(page, end, partial, npages) {
+			engine->guest->unpin(engine, gfn + page, end - page,
+					     e->perm & VTDS_W);
+			total += end - page;
+		}
+		kvfree(partial);
+	} else {
+		total = n * npages;
+		engine->guest->unpin(engine, gfn, total, e->perm & VTDS_W);
+	}
+	atomic64_sub(total, &engine->counters.mapped_pages);
+	atomic64_sub(n, &engine->counters.mappings);
+	atomic64_add(n, &engine->counters.unmaps);
+}
+
+/* Second step, after the sync, for [first, end), all applied: let the pages go. */
+static void entries_release(struct vtds_node *node, unsigned int first,
+			    unsigned int end)
+{
+	struct vtds_entry run = {}, e;
+	unsigned int i, start = first;
 
 	assert_entries(node);
-	if (pages) {
-		unpin_pages(node, e.gpa, e.perm & VTDS_W, pages, npages);
-		kvfree(pages);
-	} else {
-		for (page = 0; page < npages; page++) {
-			engine->guest->unpin(engine, gfn + page, e.perm & VTDS_W);
-			if (page && !(page % VTDS_TABLE_ENTRIES))
-				cond_resched();
+	for (i = first; i < end; i++) {
+		e = entry_decode(node, i, node->raw[i]);
+		trace_vtds_unmap(node->domain, entry_iova(node, i), e.gpa, node->level);
+		if (i > start && (node->level > 1 || e.perm != run.perm ||
+				  e.gpa != run.gpa + ((u64)(i - start) << PAGE_SHIFT))) {
+			release_run(node, start, i - start, &run);
+			start = i;
 		}
+		if (i == start)
+			run = e;
+		node->raw[i] = 0;
 	}
-	__clear_bit(i, node->applied);
-	node->raw[i] = 0;
-	atomic64_dec(&engine->counters.mappings);
-	atomic64_inc(&engine->counters.unmaps);
-	trace_vtds_unmap(node->domain, entry_iova(node, i), e.gpa, node->level);
+	release_run(node, start, end - start, &run);
+	bitmap_clear(node->applied, first, end - first);
 }
 
 static void host_sync(struct vtds_domain *domain, struct iommu_iotlb_gather *gather)
@@ -424,7 +548,7 @@ static void entry_remove_now(struct vtds_node *node, unsigned int i)
 	host_sync(node->domain, &gather);
 	/* Only now: vtds_engine_flush() may look at the count without the lock. */
 	entry_unqueue(node, i);
-	entry_release(node, i);
+	entries_release(node, i, i + 1);
 }
 
 /**
@@ -458,9 +582,9 @@ void vtds_domain_flush(struct vtds_domain *domain)
 	host_sync(domain, &gather);
 
 	list_for_each_entry_safe(node, next, &domain->queue, queue_link) {
-		for_each_set_bit(first, node->queued, VTDS_TABLE_ENTRIES) {
-			entry_release(node, first);
-			n++;
+		for_each_set_bitrange(first, end, node->queued, VTDS_TABLE_ENTRIES) {
+			entries_release(node, first, end);
+			n += end - first;
 		}
 		bitmap_zero(node->queued, VTDS_TABLE_ENTRIES);
 		list_del_init(&node->queue_link);
@@ -491,50 +615,75 @@ static void entry_link(struct vtds_node *node, unsigned int i,
 }
 
 /*
- * Bring one entry in step. Without @structural, tables stay as they are and
- * false tells that one is concerned.
+ * What the guest's entry is by now is not what is applied or linked here: take
+ * that away. Return: whether the entry is in step then, nothing is to be added.
  */
-static bool sync_entry(struct vtds_node *node, unsigned int i, bool structural)
+static bool sync_old(struct vtds_node *node, unsigned int i, u64 raw,
+		     const struct vtds_entry *new)
+{
+	struct vtds_node *child = entry_child(node, i);
+	struct vtds_entry old = entry_decode(node, i, node->raw[i]);
+
+	if (vtds_entry_same(&old, new)) {
+		/* The guest put it back, or changed what does not matter. */
+		node->raw[i] = raw;
+		if (test_bit(i, node->queued)) {
+			entry_unqueue(node, i);
+			atomic64_inc(&node->domain->engine->counters.remaps);
+		}
+		return true;
+	}
+	if (!child && new->type == VTDS_ENTRY_NONE) {
+		entry_queue(node, i);
+		return true;
+	}
+	if (child)
+		vtds_node_unlink(child);
+	else
+		entry_remove_now(node, i);
+	return false;
+}
+
+/*
+ * Bring one entry in step. With the lock held for writing there is a @run, which
+ * leaves are collected in. Without one only 4 KiB leaves are dealt with, and
+ * false tells that more is needed: the entry is then as if not yet seen.
+ */
+static bool sync_entry(struct vtds_node *node, unsigned int i, struct leaf_run *run)
 {
 	u64 raw = le64_to_cpu(READ_ONCE(node->page->entries[i]));
 	struct vtds_node *child = entry_child(node, i);
-	struct vtds_entry old, new;
+	struct vtds_entry new;
 
 	if (raw == node->raw[i] && !test_bit(i, node->queued))
 		return true;
 
 	new = entry_decode(node, i, raw);
-	if (!structural && (child || new.type == VTDS_ENTRY_TABLE))
+	if (!run && (child || new.type == VTDS_ENTRY_TABLE ||
+		     (new.type == VTDS_ENTRY_LEAF && node->level > 1)))
 		return false;
+	if ((child || test_bit(i, node->applied)) && sync_old(node, i, raw, &new))
+		return true;
 
-	if (child || test_bit(i, node->applied)) {
-		old = entry_decode(node, i, node->raw[i]);
-		if (vtds_entry_same(&old, &new)) {
-			/* The guest put it back, or changed what does not matter. */
-			node->raw[i] = raw;
-			if (test_bit(i, node->queued)) {
-				entry_unqueue(node, i);
-				atomic64_inc(&node->domain->engine->counters.remaps);
-			}
-			return true;
-		}
-		if (!child && new.type == VTDS_ENTRY_NONE) {
-			entry_queue(node, i);
-			return true;
-		}
-		if (child)
-			vtds_node_unlink(child);
-		else
-			entry_remove_now(node, i);
-	}
-
-	node->raw[i] = raw;
-	if (new.type == VTDS_ENTRY_LEAF)
-		entry_map(node, i, &new);
-	else if (new.type == VTDS_ENTRY_TABLE)
+	switch (new.type) {
+	case VTDS_ENTRY_NONE:
+		break;
+	case VTDS_ENTRY_LEAF:
+		if (node->level > 1)
+			map_superpage(node, i, &new);
+		else if (run)
+			run_add(node, run, i, &new);
+		else if (!map_page(node, i, &new))
+			return false;
+		break;
+	case VTDS_ENTRY_TABLE:
 		entry_link(node, i, &new);
-	else if (new.type == VTDS_ENTRY_BAD)
+		break;
+	case VTDS_ENTRY_BAD:
 		entry_reject(node, i, new.gpa, VTDS_REASON_RESERVED_BITS);
+		break;
+	}
+	node->raw[i] = raw;
 	return true;
 }
 
@@ -579,7 +728,8 @@ void vtds_page_sync(struct vtds_engine *engine, u64 gfn, unsigned int first,
  * @last: last entry
  *
  * Context: engine->lock held; may sleep.
- * Return: false if an entry links or linked a table: vtds_node_sync() is needed.
+ * Return: false if that is not enough, for a table, a superpage, or want of
+ * memory: vtds_node_sync() is needed.
  */
 bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 			   unsigned int last)
@@ -589,7 +739,7 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 
 	mutex_lock(&node->lock);
 	for (i = first; i <= last; i++)
-		done &= sync_entry(node, i, false);
+		done &= sync_entry(node, i, NULL);
 	mutex_unlock(&node->lock);
 	return done;
 }
@@ -604,11 +754,13 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
  */
 void vtds_node_sync(struct vtds_node *node, unsigned int first, unsigned int last)
 {
+	struct leaf_run run = {};
 	unsigned int i;
 
 	vtds_assert_structural(node->domain->engine);
 	for (i = first; i <= last; i++)
-		sync_entry(node, i, true);
+		sync_entry(node, i, &run);
+	run_map(node, &run);
 }
 
 static struct vtds_node *node_alloc(struct vtds_domain *domain,
@@ -740,15 +892,15 @@ static void tree_free(struct vtds_node *node)
 {
 	struct vtds_domain *domain = node->domain;
 	struct vtds_engine *engine = domain->engine;
-	unsigned int i;
+	unsigned int i, first, end;
 
 	for (i = 0; node->children && i < VTDS_TABLE_ENTRIES; i++)
 		if (node->children[i])
 			tree_free(node->children[i]);
 	for_each_set_bit(i, node->queued, VTDS_TABLE_ENTRIES)
 		entry_unqueue(node, i);
-	for_each_set_bit(i, node->applied, VTDS_TABLE_ENTRIES)
-		entry_release(node, i);
+	for_each_set_bitrange(first, end, node->applied, VTDS_TABLE_ENTRIES)
+		entries_release(node, first, end);
 
 	spin_lock(&domain->queue_lock);
 	list_del(&node->queue_link);
@@ -801,12 +953,13 @@ void vtds_node_retry(struct vtds_node *node)
 			vtds_node_retry(node->children[i]);
 			continue;
 		}
-		if (test_bit(i, node->applied) && xa_load(&node->partial, i))
+		if (node->level > 1 && test_bit(i, node->applied) &&
+		    xa_load(&node->partial, i))
 			entry_remove_now(node, i);
 		if (!test_bit(i, node->applied))
 			node->raw[i] = 0;
-		sync_entry(node, i, true);
 	}
+	vtds_node_sync(node, 0, VTDS_TABLE_ENTRIES - 1);
 	cond_resched();
 }
 

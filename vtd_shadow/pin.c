@@ -25,13 +25,10 @@
 
 #define PIN_IDLE	XA_MARK_0
 
+#define PIN_LAST_GFN	(U64_MAX >> PAGE_SHIFT)
+
 /* 63 bits are what an xarray value holds; physical addresses have up to 52. */
 static_assert(52 - PAGE_SHIFT + PIN_USERS_BITS <= 63);
-
-static unsigned long pin_index(u64 gfn, bool write)
-{
-	return gfn << 1 | write;
-}
 
 static u64 pin_pfn(void *entry)
 {
@@ -55,7 +52,12 @@ static void *pin_entry(u64 pfn, unsigned long users)
  */
 void vtds_pins_init(struct vtds_pins *pins, struct mm_struct *mm)
 {
-	xa_init_flags(&pins->pages, XA_FLAGS_ACCOUNT);
+	unsigned int write;
+
+	for (write = 0; write < 2; write++) {
+		xa_init_flags(&pins->set[write].pages, XA_FLAGS_ACCOUNT);
+		pins->set[write].write = write;
+	}
 	pins->mm = mm;
 	atomic64_set(&pins->count, 0);
 }
@@ -63,64 +65,169 @@ void vtds_pins_init(struct vtds_pins *pins, struct mm_struct *mm)
 /** vtds_pins_fini() - undo vtds_pins_init(); nothing is used any more */
 void vtds_pins_fini(struct vtds_pins *pins)
 {
-	vtds_pins_trim(pins, 0, U64_MAX >> 1);
-	WARN_ON(!xa_empty(&pins->pages));
-	xa_destroy(&pins->pages);
+	unsigned int write;
+
+	vtds_pins_trim(pins, 0, PIN_LAST_GFN);
+	for (write = 0; write < 2; write++) {
+		WARN_ON(!xa_empty(&pins->set[write].pages));
+		xa_destroy(&pins->set[write].pages);
+	}
 }
 
-static void page_release(struct vtds_pins *pins, struct page *page, bool write)
+/* ---- pages, from and to the VMM ---- */
+
+static void pages_release(struct vtds_pins *pins, u64 pfn, unsigned long n, bool write)
 {
-	unpin_user_pages_dirty_lock(&page, 1, write);
-	account_locked_vm(pins->mm, 1, false);
-	atomic64_dec(&pins->count);
+	unpin_user_page_range_dirty_lock(pfn_to_page(pfn), n, write);
+	account_locked_vm(pins->mm, n, false);
+	atomic64_sub(n, &pins->count);
 }
 
-static int page_acquire(struct vtds_pins *pins, unsigned long hva, bool write,
-			struct page **page)
+static int pages_charge(struct vtds_pins *pins, unsigned int n)
 {
-	int err;
+	int err = account_locked_vm(pins->mm, n, true);
+
+	if (!err || (!pins->set[0].idle && !pins->set[1].idle))
+		return err;
+	vtds_pins_trim(pins, 0, PIN_LAST_GFN);
+	return account_locked_vm(pins->mm, n, true);
+}
+
+/* Return: how many pages were pinned, or an error if that is none. */
+static int pages_acquire(struct vtds_pins *pins, unsigned long hva, unsigned int n,
+			 bool write, struct page **pages)
+{
+	unsigned int flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
+	int got, err;
 
 	/* Not so when the last file is closed by a task that has no mm any more. */
 	if (current->mm != pins->mm)
 		return -EFAULT;
-	err = account_locked_vm(pins->mm, 1, true);
-	if (err && READ_ONCE(pins->idle)) {
-		vtds_pins_trim(pins, 0, U64_MAX >> 1);
-		err = account_locked_vm(pins->mm, 1, true);
-	}
+	err = pages_charge(pins, n);
 	if (err)
-		return err;
-	err = pin_user_pages_fast(hva, 1, FOLL_LONGTERM | (write ? FOLL_WRITE : 0), page);
-	if (err != 1) {
-		account_locked_vm(pins->mm, 1, false);
-		return err < 0 ? err : -EFAULT;
-	}
-	atomic64_inc(&pins->count);
-	return 0;
+		return n > 1 ? pages_acquire(pins, hva, 1, write, pages) : err;
+	got = pin_user_pages_fast(hva, n, flags, pages);
+	account_locked_vm(pins->mm, n - max(got, 0), false);
+	if (got <= 0)
+		return got ?: -EFAULT;
+	atomic64_add(got, &pins->count);
+	return got;
 }
 
-/* One more user of a page that is pinned. Return: 1, 0 if it is not, -EDQUOT. */
-static int pin_again(struct vtds_pins *pins, unsigned long index, u64 *pfn)
+/* ---- the record ---- */
+
+/*
+ * One more user each of the leading pages that are pinned already.
+ * Return: how many; @err is set if it is the number of users that ends it.
+ */
+static unsigned int pin_again(struct vtds_pin_set *set, u64 gfn, unsigned int n,
+			      u64 *pfns, int *err)
 {
-	XA_STATE(xas, &pins->pages, index);
-	int ret = 0;
+	XA_STATE(xas, &set->pages, gfn);
+	unsigned int i;
 	void *entry;
 
+	*err = 0;
 	xas_lock(&xas);
-	entry = xas_load(&xas);
-	if (entry && pin_users(entry) == PIN_USERS_MAX) {
-		ret = -EDQUOT;
-	} else if (entry) {
-		*pfn = pin_pfn(entry);
-		xas_store(&xas, pin_entry(*pfn, pin_users(entry) + 1));
+	for (i = 0, entry = xas_load(&xas); i < n && entry; entry = xas_next(&xas)) {
+		if (pin_users(entry) == PIN_USERS_MAX) {
+			*err = -EDQUOT;
+			break;
+		}
+		pfns[i] = pin_pfn(entry);
+		xas_store(&xas, pin_entry(pfns[i++], pin_users(entry) + 1));
 		if (!pin_users(entry)) {
 			xas_clear_mark(&xas, PIN_IDLE);
-			pins->idle--;
+			set->idle--;
 		}
-		ret = 1;
 	}
 	xas_unlock(&xas);
-	return ret;
+	return i;
+}
+
+/*
+ * Record pages that were pinned, up to one that another vCPU has recorded
+ * meanwhile. Return: how many; @err is set if it is memory that ends it.
+ */
+static unsigned int pin_record(struct vtds_pin_set *set, u64 gfn, struct page **pages,
+			       unsigned int n, u64 *pfns, int *err)
+{
+	XA_STATE(xas, &set->pages, gfn);
+	unsigned int i = 0;
+	bool taken = false;
+
+	do {
+		xas_lock(&xas);
+		for (; i < n && !taken; xas_next(&xas)) {
+			taken = xas_load(&xas);
+			if (taken)
+				break;
+			pfns[i] = page_to_pfn(pages[i]);
+			xas_store(&xas, pin_entry(pfns[i], 1));
+			if (xas_error(&xas))
+				break;
+			i++;
+		}
+		xas_unlock(&xas);
+	} while (xas_nomem(&xas, GFP_KERNEL_ACCOUNT));
+
+	*err = xas_error(&xas);
+	return i;
+}
+
+/* Leading pages that are not pinned; there is at least one. */
+static unsigned int pin_missing(struct vtds_pin_set *set, u64 gfn, unsigned int n)
+{
+	unsigned long index = gfn;
+
+	if (n == 1 || !xa_find(&set->pages, &index, gfn + n - 1, XA_PRESENT))
+		return n;
+	return max_t(unsigned long, index - gfn, 1);
+}
+
+/* Pin leading pages that are not pinned yet. Return: how many, or an error. */
+static int pin_new(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, unsigned int n,
+		   bool write, struct page **pages, u64 *pfns)
+{
+	struct vtds_pin_set *set = &pins->set[write];
+	unsigned long hva;
+	unsigned int i, done;
+	int got, err;
+
+	n = pin_missing(set, gfn, n);
+	err = vtds_vm_hva(vm, gfn, write, &hva, &n);
+	if (err)
+		return err;
+	got = pages_acquire(pins, hva, n, write, pages);
+	if (got < 0)
+		return got;
+	done = pin_record(set, gfn, pages, got, pfns, &err);
+	for (i = done; i < got; i++)
+		pages_release(pins, page_to_pfn(pages[i]), 1, write);
+	return done ?: err;
+}
+
+static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
+			      unsigned int n, bool write, struct page **pages,
+			      u64 *pfns, int *err)
+{
+	struct vtds_pin_set *set = &pins->set[write];
+	unsigned int done = 0;
+	int got;
+
+	for (;;) {
+		done += pin_again(set, gfn + done, n - done, pfns + done, err);
+		if (done == n || *err)
+			return done;
+		got = pin_new(pins, vm, gfn + done, n - done, write, pages, pfns + done);
+		if (got < 0) {
+			*err = got;
+			return done;
+		}
+		done += got;
+		if (done == n)
+			return done;
+	}
 }
 
 /**
@@ -139,82 +246,132 @@ static int pin_again(struct vtds_pins *pins, unsigned long index, u64 *pfn)
  */
 int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u64 *pfn)
 {
-	unsigned long index = pin_index(gfn, write);
-	unsigned long hva;
 	struct page *page;
-	void *entry;
-	int ret;
+	int err;
 
-	for (;;) {
-		ret = pin_again(pins, index, pfn);
-		if (ret)
-			return min(ret, 0);
-
-		ret = vtds_vm_hva(vm, gfn, write, &hva);
-		if (ret)
-			return ret;
-		ret = page_acquire(pins, hva, write, &page);
-		if (ret)
-			return ret;
-		*pfn = page_to_pfn(page);
-		entry = xa_cmpxchg(&pins->pages, index, NULL, pin_entry(*pfn, 1),
-				   GFP_KERNEL_ACCOUNT);
-		if (!entry)
-			return 0;
-		page_release(pins, page, write);
-		if (xa_is_err(entry))
-			return xa_err(entry);
-		/* Another vCPU pinned it meanwhile: take its. */
-	}
-}
-
-/* One user less. Return: whether the page is to be released: it was the last. */
-static bool pin_drop(struct vtds_pins *pins, unsigned long index, u64 *pfn)
-{
-	XA_STATE(xas, &pins->pages, index);
-	unsigned long users;
-	bool last = false;
-	void *entry;
-
-	xas_lock(&xas);
-	entry = xas_load(&xas);
-	if (WARN_ON_ONCE(!entry || !pin_users(entry))) {
-		xas_unlock(&xas);
-		return false;
-	}
-	*pfn = pin_pfn(entry);
-	users = pin_users(entry) - 1;
-	if (users) {
-		xas_store(&xas, pin_entry(*pfn, users));
-	} else if (pins->idle < pins->idle_max) {
-		xas_store(&xas, pin_entry(*pfn, 0));
-		xas_set_mark(&xas, PIN_IDLE);
-		pins->idle++;
-	} else {
-		xas_store(&xas, NULL);
-		last = true;
-	}
-	xas_unlock(&xas);
-	return last;
+	return pin_pages(pins, vm, gfn, 1, write, &page, pfn, &err) ? 0 : err;
 }
 
 /**
- * vtds_unpin() - undo one vtds_pin()
+ * vtds_pin_range() - pin guest pages that follow one another
  * @pins: pins
- * @gfn: guest frame number
- * @write: as it was pinned
+ * @vm: VM that the pages are of
+ * @gfn: first guest frame number
+ * @n: how many, up to VTDS_PIN_BATCH
+ * @write: for writing
+ * @pfns: out: host page frame numbers
+ * @err: out: if not all were pinned, why the next one was not, as vtds_pin()
+ *
+ * Context: as vtds_pin(); and one call at a time, for the scratch in @pins.
+ * Return: how many were pinned, from the first one on.
+ */
+unsigned int vtds_pin_range(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
+			    unsigned int n, bool write, u64 *pfns, int *err)
+{
+	return pin_pages(pins, vm, gfn, n, write, pins->batch, pfns, err);
+}
+
+/**
+ * struct pin_run - pages to release, contiguous in the host
+ * @pfn: first
+ * @n: how many
+ */
+struct pin_run {
+	u64 pfn;
+	unsigned long n;
+};
+
+/*
+ * One user less of each of up to @n pages, ending before one that has to be
+ * released but does not continue the run. Return: how many.
+ */
+static unsigned long pin_drop(struct vtds_pins *pins, struct vtds_pin_set *set,
+			      u64 gfn, unsigned long n, struct pin_run *run)
+{
+	XA_STATE(xas, &set->pages, gfn);
+	unsigned long i, users;
+	void *entry;
+	u64 pfn;
+
+	run->n = 0;
+	xas_lock(&xas);
+	for (i = 0, entry = xas_load(&xas); i < n; i++, entry = xas_next(&xas)) {
+		if (WARN_ON_ONCE(!entry || !pin_users(entry)))
+			continue;
+		pfn = pin_pfn(entry);
+		users = pin_users(entry) - 1;
+		if (!users && set->idle >= pins->idle_max) {
+			if (run->n && pfn != run->pfn + run->n)
+				break;
+			if (!run->n)
+				run->pfn = pfn;
+			run->n++;
+			xas_store(&xas, NULL);
+			continue;
+		}
+		xas_store(&xas, pin_entry(pfn, users));
+		if (!users) {
+			xas_set_mark(&xas, PIN_IDLE);
+			set->idle++;
+		}
+	}
+	xas_unlock(&xas);
+	return i;
+}
+
+/**
+ * vtds_unpin() - undo one vtds_pin() of each page of a range
+ * @pins: pins
+ * @gfn: first guest frame number
+ * @n: how many
+ * @write: as they were pinned
  *
  * Context: any process; may sleep.
  */
-void vtds_unpin(struct vtds_pins *pins, u64 gfn, bool write)
+void vtds_unpin(struct vtds_pins *pins, u64 gfn, unsigned long n, bool write)
 {
-	u64 pfn;
+	struct vtds_pin_set *set = &pins->set[write];
+	bool full = false;
+	struct pin_run run;
+	unsigned long done;
 
-	if (!pin_drop(pins, pin_index(gfn, write), &pfn))
-		return;
-	page_release(pins, pfn_to_page(pfn), write);
-	if (pins->idle_max)
-		vtds_pins_trim(pins, 0, U64_MAX >> 1);
+	while (n) {
+		done = pin_drop(pins, set, gfn, min_t(unsigned long, n, VTDS_PIN_BATCH),
+				&run);
+		if (run.n) {
+			pages_release(pins, run.pfn, run.n, write);
+			full = true;
+		}
+		gfn += done;
+		n -= done;
+		cond_resched();
+	}
+	if (full && pins->idle_max)
+		vtds_pins_trim(pins, 0, PIN_LAST_GFN);
+}
+
+static void set_trim(struct vtds_pins *pins, struct vtds_pin_set *set, u64 gfn,
+		     u64 last_gfn)
+{
+	unsigned long index;
+	void *entry;
+
+	for (index = gfn, entry = xa_find(&set->pages, &index, last_gfn, PIN_IDLE); entry;
+	     entry = xa_find_after(&set->pages, &index, last_gfn, PIN_IDLE)) {
+		XA_STATE(xas, &set->pages, index);
+
+		xas_lock(&xas);
+		entry = xas_load(&xas);
+		if (!entry || pin_users(entry)) {
+			xas_unlock(&xas);
+			continue;
+		}
+		xas_store(&xas, NULL);
+		set->idle--;
+		xas_unlock(&xas);
+		pages_release(pins, pin_pfn(entry), 1, set->write);
+		cond_resched();
+	}
 }
 
 /**
@@ -227,27 +384,8 @@ void vtds_unpin(struct vtds_pins *pins, u64 gfn, bool write)
  */
 void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn)
 {
-	unsigned long index = pin_index(gfn, false);
-	unsigned long last = pin_index(last_gfn, true);
-	void *entry;
-
-	xa_for_each_marked(&pins->pages, index, entry, PIN_IDLE) {
-		XA_STATE(xas, &pins->pages, index);
-
-		if (index > last)
-			break;
-		xas_lock(&xas);
-		entry = xas_load(&xas);
-		if (!entry || pin_users(entry)) {
-			xas_unlock(&xas);
-			continue;
-		}
-		xas_store(&xas, NULL);
-		pins->idle--;
-		xas_unlock(&xas);
-		page_release(pins, pfn_to_page(pin_pfn(entry)), index & 1);
-		cond_resched();
-	}
+	set_trim(pins, &pins->set[0], gfn, last_gfn);
+	set_trim(pins, &pins->set[1], gfn, last_gfn);
 }
 
 /**
@@ -260,7 +398,7 @@ void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn)
  */
 u64 vtds_pin_lookup(struct vtds_pins *pins, u64 gfn, bool write)
 {
-	void *entry = xa_load(&pins->pages, pin_index(gfn, write));
+	void *entry = xa_load(&pins->set[write].pages, gfn);
 
 	return entry ? pin_pfn(entry) : 0;
 }

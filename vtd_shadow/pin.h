@@ -7,29 +7,46 @@
 #include <linux/xarray.h>
 
 struct mm_struct;
+struct page;
 struct vtds_vm;
+
+/* Pages that vtds_pin_range() does at most. */
+#define VTDS_PIN_BATCH	512
+
+/**
+ * struct vtds_pin_set - the pages that are pinned for one kind of access
+ * @pages: by gfn: page frame number and number of users
+ * @write: pinned for writing
+ * @idle: pages that nobody uses, kept for the next one; under pages.xa_lock
+ */
+struct vtds_pin_set {
+	struct xarray pages;
+	bool write;
+	unsigned long idle;
+};
 
 /**
  * struct vtds_pins - the pinned pages of a guest
- * @pages: by gfn and writability: page frame number and number of pins
- *	(pages.xa_lock protects @idle too)
+ * @set: those for reading, those for writing
  * @mm: the VMM, which is charged
  * @count: pinned pages, idle ones included
- * @idle: pages that nobody uses, kept for the next one
- * @idle_max: how many of them may be kept
+ * @idle_max: how many idle pages each set may keep
+ * @batch: scratch of vtds_pin_range()
  */
 struct vtds_pins {
-	struct xarray pages;
+	struct vtds_pin_set set[2];
 	struct mm_struct *mm;
 	atomic64_t count;
-	unsigned long idle;
 	unsigned long idle_max;
+	struct page *batch[VTDS_PIN_BATCH];
 };
 
 void vtds_pins_init(struct vtds_pins *pins, struct mm_struct *mm);
 void vtds_pins_fini(struct vtds_pins *pins);
 int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u64 *pfn);
-void vtds_unpin(struct vtds_pins *pins, u64 gfn, bool write);
+unsigned int vtds_pin_range(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
+			    unsigned int n, bool write, u64 *pfns, int *err);
+void vtds_unpin(struct vtds_pins *pins, u64 gfn, unsigned long n, bool write);
 void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn);
 u64 vtds_pin_lookup(struct vtds_pins *pins, u64 gfn, bool write);
 

@@ -145,7 +145,7 @@ static int read_device_entry(struct vtds_context *context, u64 gpa, u64 dte[4])
 	raw = page_address(pfn_to_page(pfn)) + offset_in_page(gpa);
 	for (i = 0; i < 4; i++)
 		dte[i] = le64_to_cpu(READ_ONCE(raw[i]));
-	vtds_unpin(&context->pins, gfn, false);
+	vtds_unpin(&context->pins, gfn, 1, false);
 	return 0;
 }
 

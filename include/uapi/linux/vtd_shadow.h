@@ -93,7 +93,8 @@ struct vtds_query {
  *	be among them. VT-d: 2 MiB and 1 GiB as well (CAP.SSLPS). AMD: every
  *	power of two above 4 KiB is always allowed, other bits are ignored.
  * @max_tables: limit on table pages shadowed at a time, 0 for the default
- * @max_mappings: limit on leaf entries mapped at a time, 0 for the default
+ * @max_mappings: limit on 4 KiB pages mapped at a time, a superpage counting as
+ *	all that it spans; 0 for the default
  * @queue_max: removed leaf entries that may wait for an invalidation before
  *	they are flushed anyway, 0 for the default; 1 makes every removal
  *	synchronous
