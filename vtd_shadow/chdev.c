@@ -7,7 +7,7 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/poll.h>
-#include <linux/sched.h>
+#include <linux/sched/signal.h>
 
 #include "chdev.h"
 #include "context.h"
@@ -71,7 +71,8 @@ static int ioc_invalidate(struct vtds_context *context, union vtds_arg *arg)
 	u32 i;
 
 	inv->entry_num = 0;
-	if (!n || n > VTDS_MAX_INVALIDATIONS || inv->entry_len < sizeof(entry))
+	if (!n || n > VTDS_MAX_INVALIDATIONS || inv->entry_len < sizeof(entry) ||
+	    inv->entry_len > PAGE_SIZE)
 		return -EINVAL;
 	for (i = 0; i < n && !err; i++) {
 		err = copy_struct_from_user(&entry, sizeof(entry),
@@ -81,6 +82,8 @@ static int ioc_invalidate(struct vtds_context *context, union vtds_arg *arg)
 			err = vtds_context_invalidate(context, &entry);
 		if (!err)
 			inv->entry_num++;
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		cond_resched();
 	}
 	return err;

@@ -69,6 +69,16 @@ static void guest_untrack(struct vtds_engine *engine, u64 gfn, bool gone)
 	vtds_unpin(&context->pins, gfn, 1, false);
 }
 
+static bool guest_present(struct vtds_engine *engine, u64 gfn)
+{
+	return vtds_vm_tracked(context_of(engine)->vm, gfn);
+}
+
+static u64 guest_gap(struct vtds_engine *engine, u64 gfn, u64 n)
+{
+	return vtds_vm_gap(context_of(engine)->vm, gfn, n);
+}
+
 static unsigned int guest_pin(struct vtds_engine *engine, u64 gfn, unsigned int n,
 			      bool write, u64 *pfns, int *err)
 {
@@ -88,6 +98,8 @@ static void guest_unpin(struct vtds_engine *engine, u64 gfn, unsigned long n, bo
 static const struct vtds_guest_ops context_guest_ops = {
 	.track = guest_track,
 	.untrack = guest_untrack,
+	.present = guest_present,
+	.gap = guest_gap,
 	.pin = guest_pin,
 	.unpin = guest_unpin,
 };
@@ -328,7 +340,8 @@ int vtds_context_set_root(struct vtds_context *context,
 {
 	int err;
 
-	down_write(&context->engine.lock);
+	if (down_write_killable(&context->engine.lock))
+		return -EINTR;
 	err = set_root_check(context, set);
 	if (!err) {
 		context->root_gpa = set->root_gpa;
@@ -337,9 +350,7 @@ int vtds_context_set_root(struct vtds_context *context,
 		vtds_endpoints_update(context);
 	}
 	up_write(&context->engine.lock);
-	if (!err)
-		vtds_engine_flush(&context->engine);
-	return err;
+	return err ?: vtds_engine_flush(&context->engine);
 }
 
 /**
@@ -414,11 +425,12 @@ int vtds_context_invalidate(struct vtds_context *context,
 	if (err)
 		return err;
 	atomic64_inc(&context->invalidations);
-	vtds_engine_flush(&context->engine);
-	if (!inv_kinds[inv->kind].resolve)
-		return 0;
+	err = vtds_engine_flush(&context->engine);
+	if (err || !inv_kinds[inv->kind].resolve)
+		return err;
 
-	down_write(&context->engine.lock);
+	if (down_write_killable(&context->engine.lock))
+		return -EINTR;
 	if (inv->kind == VTDS_INV_MEMORY) {
 		/* They may be of memory that is no longer the guest's. */
 		vtds_pins_trim(&context->pins, 0, U64_MAX >> PAGE_SHIFT);
@@ -471,7 +483,8 @@ int vtds_context_translate(struct vtds_context *context, struct vtds_translate *
 	t->domain_id = 0;
 	t->levels = 0;
 
-	down_read(&context->engine.lock);
+	if (down_write_killable(&context->engine.lock))
+		return -EINTR;
 	if (!context->setup)
 		goto out;
 	err = -ENOENT;
@@ -496,7 +509,7 @@ int vtds_context_translate(struct vtds_context *context, struct vtds_translate *
 		break;
 	}
 out:
-	up_read(&context->engine.lock);
+	up_write(&context->engine.lock);
 	return err;
 }
 

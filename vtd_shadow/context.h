@@ -6,8 +6,8 @@
  * Locking, outermost first; Documentation/locking.rst has the whole picture:
  *
  *   context->attach_lock	mutex: attach, detach, and with it context->vm
- *     group_registry_lock	mutex: which groups exist, over all contexts
- *       context->engine.lock	rwsem, for writing: all the rest
+ *     context->engine.lock	rwsem, for writing: all the rest
+ *       group registry	mutex: which groups exist, over all contexts
  */
 #ifndef VTDS_CONTEXT_H
 #define VTDS_CONTEXT_H
@@ -183,7 +183,5 @@ void vtds_resolve_clear(struct vtds_endpoint *endpoint);
 struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev);
 void vtds_group_put(struct vtds_group *group);
 void vtds_group_update(struct vtds_group *group);
-void vtds_group_registry_lock(void);
-void vtds_group_registry_unlock(void);
 
 #endif /* VTDS_CONTEXT_H */

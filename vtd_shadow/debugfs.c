@@ -75,7 +75,8 @@ static int endpoints_show(struct seq_file *seq, void *unused)
 	struct vtds_context *context = seq->private;
 	struct vtds_endpoint *endpoint;
 
-	down_read(&context->engine.lock);
+	if (down_read_killable(&context->engine.lock))
+		return -EINTR;
 	list_for_each_entry(endpoint, &context->endpoints, link) {
 		struct vtds_group *group = endpoint->group;
 

@@ -170,11 +170,11 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 	if (err)
 		goto err_unlock;
 
-	vtds_group_registry_lock();
-	down_write(&context->engine.lock);
-	err = endpoint_add(endpoint);
-	up_write(&context->engine.lock);
-	vtds_group_registry_unlock();
+	err = down_write_killable(&context->engine.lock);
+	if (!err) {
+		err = endpoint_add(endpoint);
+		up_write(&context->engine.lock);
+	}
 	if (err) {
 		context_put_vm(context);
 		goto err_unlock;
@@ -201,7 +201,6 @@ void vtds_endpoint_detach(struct vtds_endpoint *endpoint)
 	struct vtds_group *group = endpoint->group;
 
 	mutex_lock(&context->attach_lock);
-	vtds_group_registry_lock();
 	down_write(&context->engine.lock);
 	trace_vtds_attach(endpoint->requester_id, iommu_group_id(group->iommu_group), false);
 	list_del(&endpoint->link);
@@ -209,7 +208,6 @@ void vtds_endpoint_detach(struct vtds_endpoint *endpoint)
 	vtds_resolve_clear(endpoint);
 	vtds_group_put(group);
 	up_write(&context->engine.lock);
-	vtds_group_registry_unlock();
 	context_put_vm(context);
 	mutex_unlock(&context->attach_lock);
 
@@ -225,14 +223,24 @@ static void vm_written(void *data, u64 gpa, unsigned int bytes)
 	vtds_engine_write(&context->engine, gpa, bytes);
 }
 
+/*
+ * First everything lets go of the memory, then its pins go, and only then is
+ * anything pinned again: what is pinned is not looked up in the memory slots.
+ */
 static void vm_removed(void *data, u64 gfn, u64 last_gfn)
 {
 	struct vtds_context *context = data;
+	struct vtds_endpoint *endpoint;
 
 	down_write(&context->engine.lock);
 	vtds_engine_drop_range(&context->engine, gfn, last_gfn);
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		vtds_resolve_clear(endpoint);
 	vtds_pins_trim(&context->pins, gfn, last_gfn);
+
 	vtds_endpoints_update(context);
+	/* What is left of superpages that lost a part */
+	vtds_engine_retry(&context->engine);
 	up_write(&context->engine.lock);
 }
 

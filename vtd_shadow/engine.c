@@ -74,6 +74,7 @@ static void write_structural(struct vtds_engine *engine, u64 gpa,
 	struct vtds_page *page;
 
 	atomic64_inc(&engine->counters.writes_structural);
+	engine->refusals = 0;
 	vtds_page_sync(engine, gfn, first, last);
 	page = xa_load(&engine->pages, gfn);
 	if (page && page->watches)
@@ -90,7 +91,7 @@ static void write_structural(struct vtds_engine *engine, u64 gpa,
  * every entry that the write touches is compared with its shadow.
  *
  * Context: no engine lock held; may sleep. When it returns the host domains
- * show the new entries (DESIGN promise "Visibility").
+ * show the new entries, unless the process is being killed.
  */
 void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 {
@@ -100,12 +101,14 @@ void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 				  VTDS_TABLE_ENTRIES - 1);
 	bool structural;
 
-	down_read(&engine->lock);
+	if (down_read_killable(&engine->lock))
+		return;
 	structural = write_leaves(engine, gpa, first, last);
 	up_read(&engine->lock);
 
 	if (structural) {
-		down_write(&engine->lock);
+		if (down_write_killable(&engine->lock))
+			return;
 		write_structural(engine, gpa, bytes, first, last);
 		up_write(&engine->lock);
 	}
@@ -117,21 +120,24 @@ void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
  * vtds_engine_flush() - take away everything that the guest removed
  * @engine: engine
  *
- * Context: no engine lock held; may sleep. When it returns no DMA reaches
- * through an entry removed before the call (DESIGN promise "Invalidation").
+ * Context: no engine lock held; may sleep. When it returns 0, no DMA reaches
+ * through an entry removed before the call, and its pages are unpinned.
+ * Return: 0, or -EINTR if the process is being killed.
  */
-void vtds_engine_flush(struct vtds_engine *engine)
+int vtds_engine_flush(struct vtds_engine *engine)
 {
 	struct vtds_domain *domain;
 
 	/* A removal that is not yet counted belongs to a write not yet retired. */
 	if (!atomic_read(&engine->counters.queued))
-		return;
+		return 0;
 
-	down_write(&engine->lock);
+	if (down_write_killable(&engine->lock))
+		return -EINTR;
 	list_for_each_entry(domain, &engine->domains, link)
 		vtds_domain_flush(domain);
 	up_write(&engine->lock);
+	return 0;
 }
 
 /**
@@ -145,6 +151,7 @@ void vtds_engine_retry(struct vtds_engine *engine)
 	struct vtds_domain *domain;
 
 	vtds_assert_structural(engine);
+	engine->refusals = 0;
 	list_for_each_entry(domain, &engine->domains, link)
 		if (domain->root)
 			vtds_node_retry(domain->root);
@@ -156,10 +163,10 @@ void vtds_engine_retry(struct vtds_engine *engine)
  * @gfn: first guest frame
  * @last_gfn: last guest frame
  *
- * Unmaps and unpins every page of the range, and forgets every table in it. A
- * domain whose top table is in the range is left without a tree, not to be
- * found any more; watched pages are left to their owner. Both must be let go of
- * before engine->lock is released.
+ * Unmaps and unpins every page of the range, and forgets every table in it that
+ * is really gone. A domain whose top table is, is left without a tree, not to be
+ * found any more; watched pages are left to their owner. Both must be let go of,
+ * and vtds_engine_retry() called, before engine->lock is released.
  *
  * Context: engine->lock write-held; may sleep.
  */
@@ -171,7 +178,7 @@ void vtds_engine_drop_range(struct vtds_engine *engine, u64 gfn, u64 last_gfn)
 
 	vtds_assert_structural(engine);
 	xa_for_each_range(&engine->pages, index, page, gfn, last_gfn)
-		page->gone = true;
+		page->gone = !engine->guest->present(engine, index);
 
 	list_for_each_entry(domain, &engine->domains, link) {
 		if (!domain->root)
@@ -183,8 +190,6 @@ void vtds_engine_drop_range(struct vtds_engine *engine, u64 gfn, u64 last_gfn)
 		}
 		vtds_node_drop_range(domain->root, gfn, last_gfn);
 		vtds_domain_flush(domain);
-		/* What is left of superpages that lost a part */
-		vtds_node_retry(domain->root);
 	}
 }
 
@@ -240,6 +245,7 @@ struct vtds_domain *vtds_domain_alloc(struct vtds_engine *engine,
 	struct vtds_node *root;
 
 	vtds_assert_structural(engine);
+	engine->refusals = 0;
 	domain = kzalloc(sizeof(*domain), GFP_KERNEL_ACCOUNT);
 	if (!domain)
 		return ERR_PTR(-ENOMEM);
@@ -283,7 +289,8 @@ void vtds_domain_free(struct vtds_domain *domain)
  * @iova: address
  * @result: out
  *
- * Context: engine->lock held, for reading at least; may sleep.
+ * Context: engine->lock write-held, as the host's tables may be freed else; may
+ * sleep.
  */
 void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 			struct vtds_lookup *result)
@@ -293,7 +300,7 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 	unsigned long *pages;
 	unsigned int i;
 
-	lockdep_assert_held(&domain->engine->lock);
+	vtds_assert_structural(domain->engine);
 	memset(result, 0, sizeof(*result));
 	result->hpa = domain->host->ops->lookup(domain->host, iova);
 
@@ -307,7 +314,6 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 		node = node->children[i];
 	}
 
-	mutex_lock(&node->lock);
 	if (test_bit(i, node->applied)) {
 		u64 offset = iova & (vtds_level_span(node->level) - 1);
 
@@ -320,5 +326,4 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 			result->leaf_bytes = vtds_level_span(node->level);
 		}
 	}
-	mutex_unlock(&node->lock);
 }

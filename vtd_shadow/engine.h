@@ -51,6 +51,9 @@ struct vtds_node;
  *	vtds_engine_write() after it was done. Returns the contents, or
  *	ERR_PTR(): -ENXIO not RAM, -EDQUOT, -ENOMEM.
  * @untrack: Undo @track. @gone: the memory is gone, and tracking with it.
+ * @present: Whether a tracked page is still there, and tracked.
+ * @gap: After @pin gave -ENXIO or -EFAULT for @gfn: how many pages, 1 to @n, from
+ *	there on cannot be pinned.
  * @pin: Pin @n pages from @gfn on for DMA and give their host page frame numbers.
  *	Returns how many it pinned, from the first on; if that is less than @n,
  *	@err tells about the next: -ENXIO not RAM, -EROFS not writable, -EDQUOT
@@ -64,6 +67,8 @@ struct vtds_node;
 struct vtds_guest_ops {
 	const __le64 *(*track)(struct vtds_engine *engine, u64 gfn);
 	void (*untrack)(struct vtds_engine *engine, u64 gfn, bool gone);
+	bool (*present)(struct vtds_engine *engine, u64 gfn);
+	u64 (*gap)(struct vtds_engine *engine, u64 gfn, u64 n);
 	unsigned int (*pin)(struct vtds_engine *engine, u64 gfn, unsigned int n,
 			    bool write, u64 *pfns, int *err);
 	void (*unpin)(struct vtds_engine *engine, u64 gfn, unsigned long n, bool write);
@@ -74,7 +79,8 @@ struct vtds_host;
 /**
  * struct vtds_host_ops - a host IOMMU domain, as the engine needs it
  * @map: Map [@iova, @iova + @bytes) to @hpa. All of it or nothing. Uses no host
- *	pages but of 4 KiB, 2 MiB and 1 GiB.
+ *	pages but of 4 KiB, 2 MiB and 1 GiB. The range is within one 2 MiB: in a
+ *	larger one, Intel's driver does not tell what it did before it failed.
  * @unmap: Unmap a range that consists of whole mapped ranges, leaving the flush
  *	to @sync.
  * @gather: Prepare @gather for unmaps in [@iova, @last].
@@ -113,6 +119,9 @@ struct vtds_engine_client {
 	void (*root_written)(struct vtds_engine *engine, u64 gpa, unsigned int bytes);
 	void (*queued)(struct vtds_engine *engine);
 };
+
+/* Refusals that one write of the guest, or one call of the VMM, may cause. */
+#define VTDS_MAX_REFUSALS	BIT(18)
 
 /**
  * struct vtds_limits - bounds on what a guest can make us do
@@ -156,6 +165,7 @@ struct vtds_counters {
  * @guest: guest memory
  * @client: the owner
  * @pass: number of the last vtds_page_sync()
+ * @refusals: entries refused since @lock was taken for writing
  * @pfns: scratch for what is done with @lock write-held
  */
 struct vtds_engine {
@@ -168,6 +178,7 @@ struct vtds_engine {
 	const struct vtds_guest_ops *guest;
 	const struct vtds_engine_client *client;
 	u64 pass;
+	u64 refusals;
 	u64 pfns[VTDS_TABLE_ENTRIES];
 };
 
@@ -276,7 +287,7 @@ void vtds_engine_init(struct vtds_engine *engine,
 		      const struct vtds_engine_client *client);
 void vtds_engine_fini(struct vtds_engine *engine);
 void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes);
-void vtds_engine_flush(struct vtds_engine *engine);
+int vtds_engine_flush(struct vtds_engine *engine);
 void vtds_engine_retry(struct vtds_engine *engine);
 void vtds_engine_drop_range(struct vtds_engine *engine, u64 gfn, u64 last_gfn);
 void vtds_engine_reject(struct vtds_engine *engine, const struct vtds_reject *reject);

@@ -13,19 +13,9 @@
 #include "context.h"
 #include "trace.h"
 
-/* Protects the list, and that a group is in one context only. */
-static DEFINE_MUTEX(vtds_group_registry_mutex);
+/* Protects the list, and that a group is in one context only. Innermost. */
+static DEFINE_MUTEX(vtds_group_registry_lock);
 static LIST_HEAD(vtds_group_registry);
-
-void vtds_group_registry_lock(void)
-{
-	mutex_lock(&vtds_group_registry_mutex);
-}
-
-void vtds_group_registry_unlock(void)
-{
-	mutex_unlock(&vtds_group_registry_mutex);
-}
 
 static struct vtds_group *group_find(struct iommu_group *iommu_group)
 {
@@ -37,49 +27,59 @@ static struct vtds_group *group_find(struct iommu_group *iommu_group)
 	return NULL;
 }
 
+/* Enter @group, unless its IOMMU group is there already. Return: which one is. */
+static struct vtds_group *group_register(struct vtds_group *group)
+{
+	struct vtds_group *found;
+
+	mutex_lock(&vtds_group_registry_lock);
+	found = group_find(group->iommu_group);
+	if (!found)
+		list_add(&group->registry_link, &vtds_group_registry);
+	mutex_unlock(&vtds_group_registry_lock);
+	return found ?: group;
+}
+
+static void group_free(struct vtds_group *group)
+{
+	iommu_group_put(group->iommu_group);
+	kfree(group);
+}
+
 /**
  * vtds_group_get() - the group of a device that is being attached
  * @context: vIOMMU that the device is to be behind
  * @dev: the device
  *
- * Context: registry locked, engine.lock write-held; may sleep.
+ * Context: engine.lock write-held; may sleep.
  * Return: a group, new if it has no endpoints yet, or ERR_PTR(): -ENODEV no
  * IOMMU group, -EBUSY group of another context, -ENOMEM.
  */
 struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev)
 {
-	struct iommu_group *iommu_group = iommu_group_get(dev);
 	struct iommu_domain *bypass = iommu_get_domain_for_dev(dev);
-	struct vtds_group *group;
-	int err;
+	struct vtds_group *group, *found;
 
-	lockdep_assert_held(&vtds_group_registry_mutex);
-	if (!iommu_group)
-		return ERR_PTR(-ENODEV);
-	group = group_find(iommu_group);
-	if (group) {
-		iommu_group_put(iommu_group);
-		return group->context == context ? group : ERR_PTR(-EBUSY);
-	}
-	err = -ENODEV;
 	if (!bypass)
-		goto err_put;
-
-	err = -ENOMEM;
+		return ERR_PTR(-ENODEV);
 	group = kzalloc(sizeof(*group), GFP_KERNEL_ACCOUNT);
 	if (!group)
-		goto err_put;
+		return ERR_PTR(-ENOMEM);
+	group->iommu_group = iommu_group_get(dev);
+	if (!group->iommu_group) {
+		kfree(group);
+		return ERR_PTR(-ENODEV);
+	}
 	group->context = context;
-	group->iommu_group = iommu_group;
 	group->bypass = bypass;
 	group->state = VTDS_STATE_BYPASS;
 	INIT_LIST_HEAD(&group->endpoints);
-	list_add(&group->registry_link, &vtds_group_registry);
-	return group;
 
-err_put:
-	iommu_group_put(iommu_group);
-	return ERR_PTR(err);
+	found = group_register(group);
+	if (found == group)
+		return group;
+	group_free(group);
+	return found->context == context ? found : ERR_PTR(-EBUSY);
 }
 
 static void shadow_put(struct vtds_iommu_host *host)
@@ -139,7 +139,7 @@ static struct vtds_iommu_host *shadow_create(struct vtds_group *group,
 	struct vtds_iommu_host *host;
 	struct vtds_domain *tree;
 
-	host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group);
+	host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group, group->bypass);
 	if (IS_ERR(host)) {
 		group_report(group, VTDS_REASON_HOST, 0);
 		return host;
@@ -292,11 +292,10 @@ void vtds_group_update(struct vtds_group *group)
  * vtds_group_put() - an endpoint has left a group
  * @group: group; freed, and given back to its bypass domain, if it was the last
  *
- * Context: registry locked, engine.lock write-held; may sleep.
+ * Context: engine.lock write-held; may sleep.
  */
 void vtds_group_put(struct vtds_group *group)
 {
-	lockdep_assert_held(&vtds_group_registry_mutex);
 	vtds_assert_structural(&group->context->engine);
 	if (!list_empty(&group->endpoints)) {
 		vtds_group_update(group);
@@ -307,7 +306,8 @@ void vtds_group_put(struct vtds_group *group)
 		/* If this fails the group stays blocked until VFIO lets it go. */
 		group_attach(group, group->bypass, VTDS_STATE_BYPASS);
 	}
+	mutex_lock(&vtds_group_registry_lock);
 	list_del(&group->registry_link);
-	iommu_group_put(group->iommu_group);
-	kfree(group);
+	mutex_unlock(&vtds_group_registry_lock);
+	group_free(group);
 }

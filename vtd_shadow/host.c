@@ -29,15 +29,18 @@ static void host_unmap(struct vtds_host *host, u64 iova, u64 bytes,
 }
 
 /*
- * Drivers flush early when ranges are added that do not touch. We want one flush
- * for all: so say from the start that it will be the whole range.
+ * Drivers gather what to flush as it is unmapped, and flush at once where ranges
+ * do not touch. Intel's then also frees page-table pages that are still to be
+ * flushed. So tell them that the flush will come by itself ("queued"), and give
+ * the whole range to it: one flush for all, and what was freed is freed after it.
  */
 static void host_gather(struct vtds_host *host, u64 iova, u64 last,
 			struct iommu_iotlb_gather *gather)
 {
-	u64 end = vtds_iommu_host(host)->domain->geometry.aperture_end;
+	u64 end = vtds_iommu_host(host)->last;
 
 	iommu_iotlb_gather_init(gather);
+	gather->queued = true;
 	gather->start = iova;
 	gather->end = min(last, end);
 }
@@ -56,10 +59,9 @@ static bool region_blocks(const struct iommu_resv_region *region)
 static enum vtds_reason host_check(struct vtds_host *host, u64 iova, u64 last)
 {
 	struct vtds_iommu_host *ih = vtds_iommu_host(host);
-	const struct iommu_domain_geometry *geometry = &ih->domain->geometry;
 	struct iommu_resv_region *region;
 
-	if (iova < geometry->aperture_start || last > geometry->aperture_end)
+	if (iova < ih->first || last > ih->last)
 		return VTDS_REASON_APERTURE;
 	list_for_each_entry(region, &ih->reserved, list)
 		if (iova <= region->start + region->length - 1 && last >= region->start)
@@ -117,13 +119,16 @@ static int regions_get(struct iommu_group *group, struct list_head *regions)
  * vtds_iommu_host_alloc() - make an empty host domain
  * @dev: device that it must suit
  * @group: group of @dev; its reserved regions are the domain's
+ * @bypass: the domain that VFIO made for it. It has been attached and so knows
+ *	what the IOMMU can translate, which Intel's do not before.
  *
  * All DMA is forced to snoop caches, if the IOMMU of @dev can do that.
  *
  * Context: may sleep. Return: the domain or ERR_PTR().
  */
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group)
+					      struct iommu_group *group,
+					      const struct iommu_domain *bypass)
 {
 	struct vtds_iommu_host *host = kzalloc(sizeof(*host), GFP_KERNEL_ACCOUNT);
 	int err;
@@ -139,6 +144,13 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 		err = PTR_ERR(host->domain);
 		goto err_regions;
 	}
+	host->first = max(host->domain->geometry.aperture_start,
+			  bypass->geometry.aperture_start);
+	host->last = min(host->domain->geometry.aperture_end,
+			 bypass->geometry.aperture_end);
+	/* AMD's driver does not tell; all that there is translates 48 bits. */
+	if (host->last == U64_MAX)
+		host->last = BIT_ULL(48) - 1;
 	/*
 	 * Drivers use the largest page that fits a call, and AMD's has pages of
 	 * any power of two. Runs of guest leaves must not become one page, and it

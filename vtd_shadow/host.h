@@ -12,6 +12,8 @@
  * struct vtds_iommu_host - a host IOMMU domain that shadows one guest domain
  * @base: what the engine sees
  * @domain: the host's domain
+ * @first: first IOVA that can be translated
+ * @last: last one
  * @reserved: the reserved regions (struct iommu_resv_region) of its first group
  * @tree: the guest's tables that it shadows
  * @users: IOMMU groups that are attached
@@ -19,6 +21,8 @@
 struct vtds_iommu_host {
 	struct vtds_host base;
 	struct iommu_domain *domain;
+	u64 first;
+	u64 last;
 	struct list_head reserved;
 	struct vtds_domain *tree;
 	unsigned int users;
@@ -30,7 +34,8 @@ static inline struct vtds_iommu_host *vtds_iommu_host(struct vtds_host *host)
 }
 
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group);
+					      struct iommu_group *group,
+					      const struct iommu_domain *bypass);
 void vtds_iommu_host_free(struct vtds_iommu_host *host);
 bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group);
 

@@ -126,6 +126,30 @@ int vtds_vm_hva(struct vtds_vm *vm, u64 gfn, bool write, unsigned long *hva,
 }
 
 /**
+ * vtds_vm_gap() - how far there is no memory slot
+ * @vm: VM
+ * @gfn: guest frame number
+ * @n: how far to look
+ *
+ * Context: may sleep. Return: pages from @gfn on without a memory slot, up to @n;
+ * 1 if @gfn has one.
+ */
+u64 vtds_vm_gap(struct vtds_vm *vm, u64 gfn, u64 n)
+{
+	struct kvm_memslot_iter iter;
+	u64 gap = n;
+	int idx;
+
+	idx = srcu_read_lock(&vm->kvm->srcu);
+	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(vm->kvm), gfn, gfn + n) {
+		gap = iter.slot->base_gfn > gfn ? iter.slot->base_gfn - gfn : 1;
+		break;
+	}
+	srcu_read_unlock(&vm->kvm->srcu, idx);
+	return gap;
+}
+
+/**
  * vtds_vm_track() - trap guest writes to a page
  * @vm: VM
  * @gfn: guest frame number, not tracked by us
@@ -141,12 +165,38 @@ int vtds_vm_track(struct vtds_vm *vm, u64 gfn)
 }
 
 /**
+ * vtds_vm_tracked() - whether a page that we track still is tracked
+ * @vm: VM
+ * @gfn: guest frame number
+ *
+ * KVM says which frames a removed memory slot had, but not which address space it
+ * was of, nor whether it is only moved. The count goes with the slot.
+ *
+ * Context: may sleep; as for vtds_vm_hva().
+ */
+bool vtds_vm_tracked(struct vtds_vm *vm, u64 gfn)
+{
+	struct kvm_memory_slot *slot;
+	bool tracked = false;
+	int idx;
+
+	idx = srcu_read_lock(&vm->kvm->srcu);
+	slot = __gfn_to_memslot(kvm_memslots(vm->kvm), gfn);
+	if (slot && slot->arch.gfn_write_track)
+		tracked = READ_ONCE(slot->arch.gfn_write_track[gfn - slot->base_gfn]);
+	srcu_read_unlock(&vm->kvm->srcu, idx);
+	return tracked;
+}
+
+/**
  * vtds_vm_untrack() - undo vtds_vm_track(), unless the slot was removed since
  * @vm: VM
  * @gfn: guest frame number
+ *
+ * Context: may sleep; as for vtds_vm_hva().
  */
 void vtds_vm_untrack(struct vtds_vm *vm, u64 gfn)
 {
-	/* Fails only if the slot is gone, and the tracking with it. */
-	kvm_write_track_remove_gfn(vm->kvm, gfn);
+	if (vtds_vm_tracked(vm, gfn))
+		kvm_write_track_remove_gfn(vm->kvm, gfn);
 }

@@ -75,13 +75,24 @@ static void entry_reject(struct vtds_node *node, unsigned int i, u64 gpa,
 		.gpa = gpa,
 	};
 
+	node->domain->engine->refusals++;
 	vtds_engine_reject(node->domain->engine, &reject);
+}
+
+/*
+ * What is applied is bounded by the limits; what is refused costs time as well.
+ * The counter is for the one who holds the lock for writing; others blur it.
+ */
+static bool out_of_patience(struct vtds_engine *engine)
+{
+	return engine->refusals > VTDS_MAX_REFUSALS || fatal_signal_pending(current);
 }
 
 static enum vtds_reason pin_reason(int err)
 {
 	switch (err) {
 	case -ENXIO:
+	case -EFAULT:	/* a memory slot, of a device's BAR for instance */
 		return VTDS_REASON_NOT_RAM;
 	case -EROFS:
 		return VTDS_REASON_READ_ONLY;
@@ -320,6 +331,7 @@ struct superpage {
 static enum vtds_reason superpage_map(struct vtds_node *node, u64 iova,
 				      const struct vtds_entry *e, struct superpage *sp)
 {
+	struct vtds_engine *engine = node->domain->engine;
 	enum vtds_reason reason;
 	unsigned long page = 0;
 	unsigned int n, done;
@@ -327,7 +339,7 @@ static enum vtds_reason superpage_map(struct vtds_node *node, u64 iova,
 	while (page < sp->npages) {
 		u64 offset = (u64)page << PAGE_SHIFT;
 
-		if (fatal_signal_pending(current))
+		if (out_of_patience(engine))
 			return VTDS_REASON_LIMIT;
 		cond_resched();
 		n = VTDS_TABLE_ENTRIES - page % VTDS_TABLE_ENTRIES;
@@ -343,7 +355,10 @@ static enum vtds_reason superpage_map(struct vtds_node *node, u64 iova,
 			sp->hole = reason;
 			sp->hole_page = page;
 		}
-		page++;
+		page += reason == VTDS_REASON_NOT_RAM ?
+			engine->guest->gap(engine, (e->gpa + offset) >> PAGE_SHIFT,
+					   sp->npages - page) : 1;
+		engine->refusals++;
 	}
 	return bitmap_empty(sp->mapped, sp->npages) ? sp->hole : 0;
 }
@@ -546,9 +561,9 @@ static void entry_remove_now(struct vtds_node *node, unsigned int i)
 	host->ops->gather(host, iova, iova + vtds_level_span(node->level) - 1, &gather);
 	entries_unmap(node, i, i + 1, &gather);
 	host_sync(node->domain, &gather);
+	entries_release(node, i, i + 1);
 	/* Only now: vtds_engine_flush() may look at the count without the lock. */
 	entry_unqueue(node, i);
-	entries_release(node, i, i + 1);
 }
 
 /**
@@ -754,13 +769,17 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
  */
 void vtds_node_sync(struct vtds_node *node, unsigned int first, unsigned int last)
 {
+	struct vtds_engine *engine = node->domain->engine;
 	struct leaf_run run = {};
 	unsigned int i;
 
-	vtds_assert_structural(node->domain->engine);
-	for (i = first; i <= last; i++)
+	vtds_assert_structural(engine);
+	for (i = first; i <= last && !out_of_patience(engine); i++)
 		sync_entry(node, i, &run);
 	run_map(node, &run);
+	/* The rest stays as it is: as if not yet seen. */
+	if (i <= last)
+		entry_reject(node, i, 0, VTDS_REASON_LIMIT);
 }
 
 static struct vtds_node *node_alloc(struct vtds_domain *domain,
@@ -836,8 +855,6 @@ struct vtds_node *vtds_node_link(struct vtds_domain *domain,
 	int err;
 
 	vtds_assert_structural(engine);
-	if (fatal_signal_pending(current))
-		return ERR_PTR(-EINTR);
 	if (atomic64_inc_return(&engine->counters.tables) > engine->limits.tables) {
 		err = -EDQUOT;
 		reason = VTDS_REASON_LIMIT;
@@ -897,10 +914,10 @@ static void tree_free(struct vtds_node *node)
 	for (i = 0; node->children && i < VTDS_TABLE_ENTRIES; i++)
 		if (node->children[i])
 			tree_free(node->children[i]);
-	for_each_set_bit(i, node->queued, VTDS_TABLE_ENTRIES)
-		entry_unqueue(node, i);
 	for_each_set_bitrange(first, end, node->applied, VTDS_TABLE_ENTRIES)
 		entries_release(node, first, end);
+	for_each_set_bit(i, node->queued, VTDS_TABLE_ENTRIES)
+		entry_unqueue(node, i);
 
 	spin_lock(&domain->queue_lock);
 	list_del(&node->queue_link);

@@ -74,6 +74,12 @@ void vtds_pins_fini(struct vtds_pins *pins)
 	}
 }
 
+/* Each set has its own lock; a few pages more or less do not matter. */
+static unsigned long idle_total(struct vtds_pins *pins)
+{
+	return READ_ONCE(pins->set[0].idle) + READ_ONCE(pins->set[1].idle);
+}
+
 /* ---- pages, from and to the VMM ---- */
 
 static void pages_release(struct vtds_pins *pins, u64 pfn, unsigned long n, bool write)
@@ -87,7 +93,7 @@ static int pages_charge(struct vtds_pins *pins, unsigned int n)
 {
 	int err = account_locked_vm(pins->mm, n, true);
 
-	if (!err || (!pins->set[0].idle && !pins->set[1].idle))
+	if (!err || !idle_total(pins))
 		return err;
 	vtds_pins_trim(pins, 0, PIN_LAST_GFN);
 	return account_locked_vm(pins->mm, n, true);
@@ -300,7 +306,7 @@ static unsigned long pin_drop(struct vtds_pins *pins, struct vtds_pin_set *set,
 			continue;
 		pfn = pin_pfn(entry);
 		users = pin_users(entry) - 1;
-		if (!users && set->idle >= pins->idle_max) {
+		if (!users && idle_total(pins) >= pins->idle_max) {
 			if (run->n && pfn != run->pfn + run->n)
 				break;
 			if (!run->n)

@@ -30,7 +30,7 @@ struct vtds_pin_set {
  * @set: those for reading, those for writing
  * @mm: the VMM, which is charged
  * @count: pinned pages, idle ones included
- * @idle_max: how many idle pages each set may keep
+ * @idle_max: how many idle pages may be kept
  * @batch: scratch of vtds_pin_range()
  */
 struct vtds_pins {

@@ -48,7 +48,7 @@ vtd_init(s);
 @@
 vtd_machine_done_notify_one(...)
 {
-+if (vtds_machine_done(child)) {
++if (vtds_enabled()) {
 +return 0;
 +}
 ...
@@ -202,12 +202,111 @@ vtd_report_fault(...) { ... }
 amdvi_sysbus_realize(...)
 {
 ...
-+if (vtds_refuse(X86_IOMMU_DEVICE(dev), errp)) {
++if (!vtds_amd_realize(s, errp)) {
 +return;
 +}
 s->iotlb = g_hash_table_new_full(...);
 ...
 }
+
+// What the guest is promised, at each reset
+
+@@
+expression range;
+@@
+amdvi_init(...)
+{
+...
+pci_set_long(s->pci.dev.config + s->capab_offset + AMDVI_CAPAB_RANGE, range);
++vtds_amd_present(s);
+...
+}
+
+// Device table and enable
+
+@@
+@@
+amdvi_handle_control_write(...)
+{
+...
++vtds_amd_set_root(s);
+amdvi_cmdbuf_run(s);
+}
+
+@@
+expression entries;
+@@
+amdvi_handle_devtab_write(...)
+{
+...
+s->devtab_len = entries;
++vtds_amd_set_root(s);
+}
+
+// Commands: collected here ...
+
+@@
+@@
+amdvi_inval_devtab_entry(...)
+{
+...
+trace_amdvi_devtab_inval(...);
++vtds_amd_inv_device(s, devid);
+}
+
+@@
+@@
+amdvi_inval_pages(...)
+{
+...
+trace_amdvi_pages_inval(domid);
++vtds_amd_inv_pages(s, cmd);
+}
+
+@@
+@@
+amdvi_inval_all(...)
+{
+...
+trace_amdvi_all_inval();
++vtds_amd_inv_all(s);
+}
+
+@@
+@@
+amdvi_inval_inttable(...)
+{
+...
+trace_amdvi_intr_inval();
++vtds_amd_inv_interrupts(s);
+}
+
+// ... and carried out before a wait completes, or the queue is empty
+
+@@
+@@
+amdvi_completion_wait(...)
+{
++vtds_amd_flush(s);
+...
+}
+
+@@
+@@
+amdvi_cmdbuf_run(...)
+{
+...
+while (...) { ... }
++vtds_amd_flush(s);
+}
+
+// Events
+
+@@
+@@
+-static void
++void
+amdvi_generate_msi_interrupt(...) { ... }
 
 // ---------------------------------------- pc: device_add of assigned devices
 

@@ -26,7 +26,7 @@
 #define VTDS_INV_BATCH 256
 #define VTDS_EVENT_BATCH 32
 #define VTDS_MIN_TABLES (64 * KiB)
-#define VTDS_MIN_MAPPINGS (1 * MiB)
+#define VTDS_MIN_MAPPINGS (16 * MiB)
 
 typedef struct VtdsEndpoint {
     VFIODevice *vbasedev;
@@ -43,6 +43,7 @@ struct VtdsContext {
     int fd;
     bool ids_may_have_changed;
     bool memory_changed;
+    bool interrupts_changed;
     uint32_t warned;                /* by enum vtds_reason */
     unsigned inv_num;
     struct vtds_inv_entry inv[VTDS_INV_BATCH];
@@ -295,13 +296,11 @@ bool vtds_enabled(void)
     return vtds_get_default();
 }
 
-bool vtds_machine_done(Object *child)
+/* An assigned device that the guest believes to be behind the vIOMMU has to be. */
+static int vtds_check_child(Object *child, void *opaque)
 {
-    VtdsContext *ctx = vtds_get_default();
+    VtdsContext *ctx = opaque;
 
-    if (!ctx) {
-        return false;
-    }
     if (object_dynamic_cast(child, "vfio-pci") &&
         vtds_behind(PCI_DEVICE(child)) && !vtds_find(ctx, PCI_DEVICE(child))) {
         error_report("%s must come after the vIOMMU on the command line, "
@@ -309,7 +308,7 @@ bool vtds_machine_done(Object *child)
                      object_get_canonical_path(child));
         exit(1);
     }
-    return true;
+    return 0;
 }
 
 /* Events */
@@ -418,8 +417,17 @@ void vtds_invalidate(VtdsContext *ctx, const struct vtds_inv_entry *entry)
     }
 }
 
+void vtds_invalidate_interrupts(VtdsContext *ctx)
+{
+    ctx->interrupts_changed = true;
+}
+
 void vtds_flush(VtdsContext *ctx)
 {
+    if (ctx->interrupts_changed) {
+        ctx->interrupts_changed = false;
+        x86_iommu_iec_notify_all(ctx->iommu, true, 0, 0);
+    }
     if (!ctx->inv_num) {
         return;
     }
@@ -439,6 +447,7 @@ static void vtds_reset(void *opaque)
     VtdsContext *ctx = opaque;
 
     ctx->inv_num = 0;
+    ctx->interrupts_changed = false;
     vtds_set_root(ctx, false, 0, 0);
 }
 
@@ -447,6 +456,7 @@ static void vtds_machine_done_hook(Notifier *notifier, void *unused)
 {
     VtdsContext *ctx = container_of(notifier, VtdsContext, machine_done);
 
+    object_child_foreach_recursive(object_get_root(), vtds_check_child, ctx);
     qemu_register_reset(vtds_reset, ctx);
 }
 
@@ -529,15 +539,6 @@ static char *vtds_get_stats(Object *obj, Error **errp)
 
 /* Realize */
 
-bool vtds_refuse(X86IOMMUState *iommu, Error **errp)
-{
-    if (iommu->shadow) {
-        error_setg(errp, "%s does not support shadow=on",
-                   object_get_typename(OBJECT(iommu)));
-    }
-    return iommu->shadow;
-}
-
 static int vtds_open(Error **errp)
 {
     ERRP_GUARD();
@@ -578,18 +579,20 @@ static bool vtds_query(int fd, uint32_t viommu, struct vtds_query *query,
 }
 
 /*
- * Enough for all RAM mapped in 4 KiB pages to four guest domains; tables are
- * much fewer unless mappings are scattered.
+ * Room for all RAM to be mapped by 16 guest domains; tables are much fewer
+ * unless mappings are scattered. All RAM is pinned by VFIO for the bypass
+ * domain, so the pages may as well stay pinned by the module.
  */
 static void vtds_set_limits(struct vtds_setup *setup,
                             const struct vtds_query *query)
 {
     uint64_t pages = MACHINE(qdev_get_machine())->maxram_size / VTDS_PAGE_BYTES;
 
-    setup->max_mappings = MIN(MAX(4 * pages, VTDS_MIN_MAPPINGS),
+    setup->max_mappings = MIN(MAX(16 * pages, VTDS_MIN_MAPPINGS),
                               query->max_mappings);
     setup->max_tables = MIN(MAX(pages / 8, VTDS_MIN_TABLES),
                             query->max_tables);
+    setup->pin_cache = MIN(pages, query->max_mappings);
 }
 
 bool vtds_realize(X86IOMMUState *iommu, struct vtds_setup *setup,

@@ -2,7 +2,7 @@
 /*
  * vtd_shadow: x86 vIOMMUs whose tables a kernel module mirrors into the host
  *
- * With -device intel-iommu,shadow=on the module vtd_shadow watches the guest's
+ * With -device intel-iommu,shadow=on, or amd-iommu, the module vtd_shadow watches the guest's
  * translation tables and keeps the host IOMMU domains of assigned devices equal
  * to them. QEMU passes on what the module cannot see: the root pointer, enable,
  * invalidations. It never walks a paging table for an assigned device.
@@ -17,8 +17,9 @@
 #include "hw/i386/x86-iommu.h"
 #include "hw/pci/pci.h"
 
-struct VFIODevice;
+struct AMDVIState;
 struct IntelIOMMUState;
+struct VFIODevice;
 
 /*
  * One context of the module, one vIOMMU: X86IOMMUState.vtds; NULL with
@@ -39,9 +40,6 @@ typedef void VtdsFaultFn(X86IOMMUState *iommu, const struct vtds_event *event);
 bool vtds_realize(X86IOMMUState *iommu, struct vtds_setup *setup,
                   VtdsFaultFn *fault, Error **errp);
 
-/* For a vIOMMU that cannot do it: an error if shadow=on is asked for. */
-bool vtds_refuse(X86IOMMUState *iommu, Error **errp);
-
 /* The guest set its root pointer or enable bit (VTDS_IOC_SET_ROOT). */
 void vtds_set_root(VtdsContext *ctx, bool enable, uint64_t root_gpa,
                    uint64_t root_bytes);
@@ -49,20 +47,14 @@ void vtds_set_root(VtdsContext *ctx, bool enable, uint64_t root_gpa,
 /*
  * vtds_invalidate collects requests, vtds_flush carries them out. The guest
  * must not learn that an invalidation is complete before vtds_flush returned.
+ * vtds_invalidate_interrupts: all remapped interrupts, likewise.
  */
 void vtds_invalidate(VtdsContext *ctx, const struct vtds_inv_entry *entry);
+void vtds_invalidate_interrupts(VtdsContext *ctx);
 void vtds_flush(VtdsContext *ctx);
 
 /* Does the machine have a vIOMMU with shadow=on? */
 bool vtds_enabled(void);
-
-/*
- * vtds_machine_done: check @child, any object of the machine
- *
- * Return: false with shadow=off. Ends QEMU if @child is an assigned device that
- * the guest believes to be behind the vIOMMU but which is not attached.
- */
-bool vtds_machine_done(Object *child);
 
 /* For hw/vfio/pci.c; all do nothing special without a shadow=on vIOMMU. */
 
@@ -88,5 +80,16 @@ void vtds_intel_inv_iotlb_domain(struct IntelIOMMUState *s, uint16_t domain_id);
 void vtds_intel_inv_iotlb_pages(struct IntelIOMMUState *s, uint16_t domain_id,
                                 uint64_t iova, uint8_t order);
 void vtds_intel_flush(struct IntelIOMMUState *s);
+
+/* For hw/i386/amd_iommu.c; all do nothing with shadow=off. */
+bool vtds_amd_realize(struct AMDVIState *s, Error **errp);
+/* Correct what the guest is promised, after a reset. */
+void vtds_amd_present(struct AMDVIState *s);
+void vtds_amd_set_root(struct AMDVIState *s);
+void vtds_amd_inv_device(struct AMDVIState *s, uint16_t device_id);
+void vtds_amd_inv_pages(struct AMDVIState *s, const uint64_t command[2]);
+void vtds_amd_inv_all(struct AMDVIState *s);
+void vtds_amd_inv_interrupts(struct AMDVIState *s);
+void vtds_amd_flush(struct AMDVIState *s);
 
 #endif

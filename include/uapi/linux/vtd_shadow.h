@@ -15,7 +15,7 @@
  * - An ioctl that fails has changed nothing, unless its text says otherwise.
  * - Errors that every ioctl can give: EFAULT (bad user pointer), ESRCH (called
  *   from another process than the one that opened the context), ENOTTY (no
- *   such ioctl), ENOMEM.
+ *   such ioctl), ENOMEM, EINTR (the process is being killed).
  * - Addresses and sizes are in bytes. GPA: guest physical address. IOVA: the
  *   address that the device puts on the bus.
  */
@@ -211,7 +211,8 @@ struct vtds_inv_entry {
  * @size: sizeof(struct vtds_invalidate)
  * @flags: must be 0
  * @entries_uptr: user pointer to an array of struct vtds_inv_entry
- * @entry_len: length of one array element in bytes; same rules as for @size
+ * @entry_len: length of one array element in bytes; same rules as for @size, and
+ *	at most 4096
  * @entry_num: in: number of elements, 1 to 4096. out: number of elements
  *	carried out, also when the call fails
  *
@@ -300,11 +301,13 @@ struct vtds_translate {
  * @VTDS_REASON_TABLE_ACCESS: a paging table is not RAM
  * @VTDS_REASON_RESERVED_BITS: reserved bit in a paging entry, or a leaf size
  *	that was not promised
- * @VTDS_REASON_NOT_RAM: a leaf maps guest memory that is not RAM
+ * @VTDS_REASON_NOT_RAM: a leaf maps guest memory that is not RAM, or that is a
+ *	device's. Of a superpage only that part is not mapped.
  * @VTDS_REASON_READ_ONLY: a writable leaf maps read-only guest memory
  * @VTDS_REASON_PIN: the host could not pin the guest's page; RLIMIT_MEMLOCK
  *	included
- * @VTDS_REASON_LIMIT: a limit of VTDS_IOC_SETUP is reached
+ * @VTDS_REASON_LIMIT: a limit of VTDS_IOC_SETUP is reached, or one write would
+ *	lead to too much work
  * @VTDS_REASON_RESERVED_REGION: a leaf lies in a reserved range of the host
  *	IOMMU (MSI window, RMRR)
  * @VTDS_REASON_APERTURE: a leaf lies outside what the host IOMMU can translate
@@ -312,7 +315,8 @@ struct vtds_translate {
  *	translations; the group is blocked
  * @VTDS_REASON_HOST: the host IOMMU refused (no memory, or the domain cannot
  *	hold the device)
- * @VTDS_REASON_UNSUPPORTED: a feature that the module does not shadow
+ * @VTDS_REASON_UNSUPPORTED: a feature that the module does not shadow, or a leaf
+ *	above 1 GiB
  * @VTDS_REASON_NR: number of reasons + 1; array size, not a reason
  */
 enum vtds_reason {
