@@ -121,7 +121,7 @@ struct vtds_engine_client {
 };
 
 /* Refusals that one write of the guest, or one call of the VMM, may cause. */
-#define VTDS_MAX_REFUSALS	BIT(18)
+#define VTDS_MAX_REFUSALS	BIT(22)
 
 /**
  * struct vtds_limits - bounds on what a guest can make us do

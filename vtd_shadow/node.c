@@ -323,6 +323,11 @@ struct superpage {
 	unsigned long hole_page;
 };
 
+static bool out_of_aperture(struct vtds_host *host, u64 iova)
+{
+	return host->ops->check(host, iova, iova + PAGE_SIZE - 1) == VTDS_REASON_APERTURE;
+}
+
 /*
  * Pages that are not RAM, or in a reserved range, are holes: hardware would not
  * stop DMA to the rest of such a superpage either.
@@ -331,10 +336,16 @@ struct superpage {
 static enum vtds_reason superpage_map(struct vtds_node *node, u64 iova,
 				      const struct vtds_entry *e, struct superpage *sp)
 {
+	u64 last_page = iova + ((u64)(sp->npages - 1) << PAGE_SHIFT);
 	struct vtds_engine *engine = node->domain->engine;
 	enum vtds_reason reason;
 	unsigned long page = 0;
 	unsigned int n, done;
+
+	/* Most often all of it: no need to find out page by page. */
+	if (out_of_aperture(node->domain->host, iova) &&
+	    out_of_aperture(node->domain->host, last_page))
+		return VTDS_REASON_APERTURE;
 
 	while (page < sp->npages) {
 		u64 offset = (u64)page << PAGE_SHIFT;
