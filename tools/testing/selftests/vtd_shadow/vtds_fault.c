@@ -23,6 +23,7 @@ FIXTURE_VARIANT(fault) {
 
 FIXTURE_VARIANT_ADD(fault, vtd_3) { .fmt = &fmt_vtd, .levels = 3 };
 FIXTURE_VARIANT_ADD(fault, vtd_4) { .fmt = &fmt_vtd, .levels = 4 };
+FIXTURE_VARIANT_ADD(fault, amd_4) { .fmt = &fmt_amd, .levels = 4 };
 
 FIXTURE_SETUP(fault)
 {
@@ -127,23 +128,25 @@ TEST_F(fault, read_only_leaf)
 
 /*
  * Linux 6.12's VT-d driver makes every second-stage entry readable (it sets the
- * first-stage "present" bit in all). Whether this host does is found out by VFIO's
- * own mapping, in bypass; where it does, the guest cannot get what is not there.
+ * first-stage "present" bit in all). What this host does is found out by VFIO's
+ * own mapping, in bypass: the guest gets exactly that.
  */
 TEST_F(fault, write_only_leaf)
 {
 	struct env *e = &self->e;
+	bool blocked;
 
 	env_detach(e, 0);
 	container_map_write_only(&e->container, self->iova, vm_host(&e->vm, self->a), SIZE_4K);
-	if (!read_is_blocked(e, 0, self->iova, self->a, self->safe, self->safe))
-		SKIP(return, "the host's IOMMU driver makes all mappings readable");
+	blocked = read_is_blocked(e, 0, self->iova, self->a, self->safe, self->safe);
+	TH_LOG("write-only mappings of the host are %sreadable", blocked ? "not " : "");
 	env_attach(e, 0);
 	dom_map(e, &self->d, self->iova, self->a, 1, PERM_RW);
 	ASSERT_TRUE(dma_reaches(e, 0, self->iova, self->a, BYTES));
 	dom_map(e, &self->d, self->iova, self->a, 1, PERM_W);
 	env_flush(e);
-	ASSERT_TRUE(read_is_blocked(e, 0, self->iova, self->a, self->iova_safe, self->safe));
+	ASSERT_EQ(blocked, read_is_blocked(e, 0, self->iova, self->a, self->iova_safe,
+					   self->safe));
 }
 
 TEST_F(fault, after_the_set_delay)
@@ -193,7 +196,7 @@ TEST_F(fault, no_entry_for_the_device)
 {
 	struct env *e = &self->e;
 
-	e->fmt->set_device(e, e->rid[0], DEV_BLOCKED, NULL);
+	e->fmt->set_device(e, 0, DEV_BLOCKED, NULL);
 	ASSERT_TRUE(write_is_blocked(e, 0, self->iova_safe, self->safe));
 	ASSERT_TRUE(write_is_blocked(e, 0, self->a, self->a));
 	dom_set(e, 0, &self->d);

@@ -41,6 +41,8 @@ FIXTURE_VARIANT(stress) {
 FIXTURE_VARIANT_ADD(stress, vtd_3_lazy) { .fmt = &fmt_vtd, .levels = 3, .queue_max = 0 };
 FIXTURE_VARIANT_ADD(stress, vtd_4_lazy) { .fmt = &fmt_vtd, .levels = 4, .queue_max = 32 };
 FIXTURE_VARIANT_ADD(stress, vtd_4_strict) { .fmt = &fmt_vtd, .levels = 4, .queue_max = 1 };
+FIXTURE_VARIANT_ADD(stress, amd_3_lazy) { .fmt = &fmt_amd, .levels = 3, .queue_max = 0 };
+FIXTURE_VARIANT_ADD(stress, amd_4_strict) { .fmt = &fmt_amd, .levels = 4, .queue_max = 1 };
 
 static u64 number_of(const char *name, u64 otherwise)
 {
@@ -257,7 +259,7 @@ static void move_devices(struct stress *s, u32 round)
 		if (roll(s, 8))
 			dom_set(&s->e, dev, &dom);
 		else
-			s->e.fmt->set_device(&s->e, s->e.rid[dev], DEV_BLOCKED, NULL);
+			s->e.fmt->set_device(&s->e, dev, DEV_BLOCKED, NULL);
 	}
 }
 

@@ -138,6 +138,14 @@ void env_inv(struct env *e, u32 kind)
 	invalidate(e, &(struct vtds_inv_entry) { .kind = kind });
 }
 
+void env_inv_device(struct env *e, u32 dev)
+{
+	struct vtds_inv_entry entry = { .kind = VTDS_INV_DEVICE_ENTRY,
+		.requester_id = e->rid[dev] };
+
+	invalidate(e, &entry);
+}
+
 void env_inv_pages(struct env *e, const struct dom *dom, u64 iova, u32 order)
 {
 	struct vtds_inv_entry entry = { .kind = VTDS_INV_IOTLB_PAGES, .domain_id = dom->id,

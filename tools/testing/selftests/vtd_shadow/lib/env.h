@@ -48,27 +48,27 @@ struct entry {
 	u64 gpa;
 	u64 leaf_bytes;
 	u32 perm;
+	u32 next_level;		/* of a link */
 };
 
 /**
  * struct fmt - a guest table format
  * @link: entry of a table of @level that points to a table of the level below
  * @leaf: entry of a table of @level that maps a page
- * @set_device: has the vCPU write the entries of a requester id, and tells the
+ * @set_device: has the vCPU write the entries of a device, and tells the
  *	module where the architecture requires that of the guest
  * @read_device: what those entries say now
- * @decode: what a paging entry says; shares nothing with the module
- * @changes_need_no_inv: device entries are effective when written
+ * @decode: what a paging entry of a table of @level says, which is the one for
+ *	@iova; shares nothing with the module
  */
 struct fmt {
 	const char *name;
 	u32 viommu;
-	bool changes_need_no_inv;
 	u64 (*link)(u64 gpa, u32 level, u32 perm);
 	u64 (*leaf)(u64 gpa, u32 level, u32 perm);
-	void (*set_device)(struct env *e, u32 rid, enum dev_entry kind, const struct dom *dom);
+	void (*set_device)(struct env *e, u32 dev, enum dev_entry kind, const struct dom *dom);
 	u32 (*read_device)(struct env *e, u32 rid, struct dom *dom);
-	struct entry (*decode)(struct env *e, u64 value, u32 level);
+	struct entry (*decode)(struct env *e, u64 value, u32 level, u64 iova);
 };
 
 extern const struct fmt fmt_vtd, fmt_amd;
@@ -117,6 +117,7 @@ void env_attach(struct env *e, u32 dev);
 void env_detach(struct env *e, u32 dev);
 void env_set_root(struct env *e, bool enable);
 void env_inv(struct env *e, u32 kind);
+void env_inv_device(struct env *e, u32 dev);
 void env_inv_pages(struct env *e, const struct dom *dom, u64 iova, u32 order);
 struct vtds_stats env_stats(struct env *e);
 struct vtds_translate env_translate(struct env *e, u32 dev, u64 iova);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Guest tables: building them with vCPU stores, and walking them by brute force. */
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "env.h"
 
@@ -24,7 +23,7 @@ struct dom dom_alloc(struct env *e, u32 id)
 
 void dom_set(struct env *e, u32 dev, const struct dom *dom)
 {
-	e->fmt->set_device(e, e->rid[dev], DEV_TRANSLATED, dom);
+	e->fmt->set_device(e, dev, DEV_TRANSLATED, dom);
 }
 
 /* GPA of the entry for @iova in the table of @level; makes the tables above. */
@@ -36,7 +35,7 @@ u64 dom_entry(struct env *e, const struct dom *dom, u64 iova, u32 level)
 
 	for (l = dom->levels; l > level; l--) {
 		at = table + 8 * table_index(iova, l);
-		entry = e->fmt->decode(e, vm_read64(&e->vm, at), l);
+		entry = e->fmt->decode(e, vm_read64(&e->vm, at), l, iova);
 		if (entry.kind == ENTRY_LINK) {
 			table = entry.gpa;
 			continue;
@@ -57,6 +56,12 @@ void dom_unmap(struct env *e, const struct dom *dom, u64 iova, u32 level)
 	vm_write64(&e->vm, dom_entry(e, dom, iova, level), 0);
 }
 
+/* Whether tables of @levels have an entry for @iova. */
+static bool covers(u32 levels, u64 iova)
+{
+	return levels > 5 || !(iova >> (12 + 9 * levels));
+}
+
 struct walk env_walk(struct env *e, u32 dev, u64 iova)
 {
 	struct walk w = { .perm = PERM_RW };
@@ -66,17 +71,18 @@ struct walk env_walk(struct env *e, u32 dev, u64 iova)
 	u32 l;
 
 	w.state = e->fmt->read_device(e, e->rid[dev], &dom);
-	if (w.state != VTDS_STATE_SHADOW || iova >> (12 + 9 * dom.levels) ||
-	    iova > e->last_iova)
+	if (w.state != VTDS_STATE_SHADOW || iova > e->last_iova || !covers(dom.levels, iova))
 		goto nothing;
-	for (table = dom.top_gpa, l = dom.levels; l; l--, table = entry.gpa) {
-		if (!vm_is_ram(&e->vm, table))
-			goto nothing;
+	for (table = dom.top_gpa, l = dom.levels; vm_is_ram(&e->vm, table);
+	     table = entry.gpa, l = entry.next_level) {
 		entry = e->fmt->decode(e, vm_read64(&e->vm, table + 8 * table_index(iova, l)),
-				       l);
+				       l, iova);
 		w.perm &= entry.perm;
 		if (entry.kind != ENTRY_LINK)
 			break;
+		/* levels in between are skipped only for indices of zero */
+		if (!covers(entry.next_level, iova & (level_bytes(l) - 1)))
+			goto nothing;
 	}
 	inside = iova & (entry.leaf_bytes - 1);
 	if (entry.kind != ENTRY_LEAF || !w.perm || !vm_is_ram(&e->vm, entry.gpa + inside))
@@ -124,9 +130,9 @@ static u64 vtd_context_entry(struct env *e, u32 rid)
  * The low half alone if that is enough: one store then switches from one domain
  * to the other. Else not-present first, as the architecture wants it.
  */
-static void vtd_set_device(struct env *e, u32 rid, enum dev_entry kind, const struct dom *dom)
+static void vtd_set_device(struct env *e, u32 dev, enum dev_entry kind, const struct dom *dom)
 {
-	u64 at = vtd_context_entry(e, rid), lo = 0, hi = 0;
+	u64 at = vtd_context_entry(e, e->rid[dev]), lo = 0, hi = 0;
 
 	if (kind == DEV_TRANSLATED) {
 		lo = dom->top_gpa | VTD_PRESENT;
@@ -160,9 +166,10 @@ static u32 vtd_read_device(struct env *e, u32 rid, struct dom *dom)
 		VTDS_STATE_BYPASS : VTDS_STATE_SHADOW;
 }
 
-static struct entry vtd_decode(struct env *e, u64 v, u32 level)
+static struct entry vtd_decode(struct env *e, u64 v, u32 level, u64 iova)
 {
-	struct entry entry = { .perm = v & PERM_RW, .gpa = v & ENTRY_ADDR };
+	struct entry entry = { .perm = v & PERM_RW, .gpa = v & ENTRY_ADDR,
+		.next_level = level - 1 };
 
 	if (!entry.perm)
 		return entry;
@@ -182,7 +189,6 @@ static struct entry vtd_decode(struct env *e, u64 v, u32 level)
 const struct fmt fmt_vtd = {
 	.name = "vtd",
 	.viommu = VTDS_VIOMMU_VTD,
-	.changes_need_no_inv = true,
 	.link = vtd_link,
 	.leaf = vtd_leaf,
 	.set_device = vtd_set_device,
@@ -198,6 +204,8 @@ const struct fmt fmt_vtd = {
 #define AMD_TV			2ull
 #define AMD_PR			1ull
 #define AMD_LEVEL(n)		((u64)(n) << 9)
+#define AMD_LEAF_RESERVED	(0x7full << 52)	/* 58:52; U and FC are not */
+#define AMD_LINK_RESERVED	(0x1ffull << 52)	/* 60:52 */
 #define AMD_IR			(1ull << 61)
 #define AMD_IW			(1ull << 62)
 
@@ -216,12 +224,9 @@ static u64 amd_leaf(u64 gpa, u32 level, u32 perm)
 	return gpa | amd_perm(perm) | AMD_PR;
 }
 
-static void amd_set_device(struct env *e, u32 rid, enum dev_entry kind, const struct dom *dom)
+static void amd_set_device(struct env *e, u32 dev, enum dev_entry kind, const struct dom *dom)
 {
-	struct vtds_inv_entry inv = { .kind = VTDS_INV_DEVICE_ENTRY, .requester_id = rid };
-	struct vtds_invalidate arg = VTDS_ARG(vtds_invalidate,
-		.entries_uptr = (uintptr_t)&inv, .entry_len = sizeof(inv), .entry_num = 1);
-	u64 at = e->root_gpa + 32 * rid, q0 = AMD_V | AMD_TV;
+	u64 at = e->root_gpa + 32 * e->rid[dev], q0 = AMD_V | AMD_TV;
 
 	if (kind == DEV_TRANSLATED) {
 		q0 |= dom->top_gpa | AMD_LEVEL(dom->levels) | AMD_IR | AMD_IW;
@@ -230,8 +235,7 @@ static void amd_set_device(struct env *e, u32 rid, enum dev_entry kind, const st
 		q0 |= AMD_IR | AMD_IW;
 	}
 	vm_write64(&e->vm, at, q0);
-	if (ioctl(e->ctx, VTDS_IOC_INVALIDATE, &arg))
-		fatal("VTDS_INV_DEVICE_ENTRY");
+	env_inv_device(e, dev);
 }
 
 static u32 amd_read_device(struct env *e, u32 rid, struct dom *dom)
@@ -247,22 +251,51 @@ static u32 amd_read_device(struct env *e, u32 rid, struct dom *dom)
 	return dom->levels ? VTDS_STATE_SHADOW : VTDS_STATE_BYPASS;
 }
 
-/* Without level skipping and level-7 leaves, which these tests do not write. */
-static struct entry amd_decode(struct env *e, u64 v, u32 level)
+/* The lowest clear bit of the address is the upper half bit of the page's size. */
+static u64 amd_sized_bytes(u64 v)
 {
-	struct entry entry = { .gpa = v & ENTRY_ADDR };
-	u32 next = (v >> 9) & 7;
+	u64 bytes = SIZE_4K;
+
+	while (v & bytes)
+		bytes <<= 1;
+	return bytes << 1;
+}
+
+/*
+ * A page of a size between two levels fills several entries; each is a leaf of
+ * its own here, that of its part of the page.
+ */
+static struct entry amd_decode_leaf(u64 v, u32 level, u64 iova)
+{
+	struct entry entry = { .kind = ENTRY_LEAF, .gpa = v & ENTRY_ADDR,
+		.leaf_bytes = level_bytes(level) };
+	u64 bytes = ((v >> 9) & 7) == 7 ? amd_sized_bytes(v) : entry.leaf_bytes;
+
+	if (v & AMD_LEAF_RESERVED || entry.leaf_bytes > SIZE_1G ||
+	    bytes > entry.leaf_bytes * 256 || bytes < entry.leaf_bytes ||
+	    (((v >> 9) & 7) == 7 && bytes == entry.leaf_bytes))
+		entry.kind = ENTRY_REFUSED;
+	entry.gpa &= ~(bytes - 1);
+	entry.gpa |= iova & (bytes - 1) & ~(entry.leaf_bytes - 1);
+	return entry;
+}
+
+static struct entry amd_decode(struct env *e, u64 v, u32 level, u64 iova)
+{
+	struct entry entry = { .gpa = v & ENTRY_ADDR, .next_level = (v >> 9) & 7 };
 
 	if (!(v & AMD_PR))
 		return entry;
-	entry.perm = (v & AMD_IR ? PERM_R : 0) | (v & AMD_IW ? PERM_W : 0);
-	entry.kind = ENTRY_REFUSED;
-	if (next == level - 1 && next)
+	if (!entry.next_level || entry.next_level == 7) {
+		entry = amd_decode_leaf(v, level, iova);
+	} else {
 		entry.kind = ENTRY_LINK;
-	if (!next && !(entry.gpa & (level_bytes(level) - 1))) {
-		entry.kind = ENTRY_LEAF;
-		entry.leaf_bytes = level_bytes(level);
+		if (entry.next_level >= level || v & AMD_LINK_RESERVED)
+			entry.kind = ENTRY_REFUSED;
 	}
+	if ((v & ENTRY_ADDR) >> e->setup.gpa_bits)
+		entry.kind = ENTRY_REFUSED;
+	entry.perm = (v & AMD_IR ? PERM_R : 0) | (v & AMD_IW ? PERM_W : 0);
 	return entry;
 }
 
