@@ -37,7 +37,8 @@ static void host_unmap(struct vtds_host *host, u64 iova, u64 bytes,
 static void host_gather(struct vtds_host *host, u64 iova, u64 last,
 			struct iommu_iotlb_gather *gather)
 {
-	u64 end = vtds_iommu_host(host)->last;
+	/* The size that AMD's driver makes of it must not wrap to 0. */
+	u64 end = min(vtds_iommu_host(host)->last, U64_MAX - 1);
 
 	iommu_iotlb_gather_init(gather);
 	gather->queued = true;
@@ -148,9 +149,6 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 			  bypass->geometry.aperture_start);
 	host->last = min(host->domain->geometry.aperture_end,
 			 bypass->geometry.aperture_end);
-	/* AMD's driver does not tell; all that there is translates 48 bits. */
-	if (host->last == U64_MAX)
-		host->last = BIT_ULL(48) - 1;
 	/*
 	 * Drivers use the largest page that fits a call, and AMD's has pages of
 	 * any power of two. Runs of guest leaves must not become one page, and it

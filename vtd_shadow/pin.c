@@ -7,42 +7,89 @@
  * because a read-only pin of a copy-on-write page need not be the page that a
  * later writable pin gives.
  *
- * The record of a pin is one word in an xarray: page frame number above, number
- * of users below. That costs 9 bytes a page and needs no allocation of its own.
+ * The record of a pin is one word: page frame number above, number of users
+ * below. The words of 2 MiB of guest memory are a block, which stays until the
+ * guest is done with: 8 bytes for a page of guest memory that was ever near a
+ * pinned one.
  *
  * A page without users may stay pinned, idle, if the VMM allows it: most guests
- * map the same pages again and again. Idle pages are marked. When there are too
- * many all of them go, which costs each no more than to go at once.
+ * map the same pages again and again. When there are too many all of them go,
+ * which costs each no more than to go at once.
  */
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
 
 #include "kvm.h"
 #include "pin.h"
 
-#define PIN_USERS_BITS	22
-#define PIN_USERS_MAX	GENMASK(PIN_USERS_BITS - 1, 0)
-
-#define PIN_IDLE	XA_MARK_0
+#define PIN_USERS_BITS	24
+#define PIN_USERS_MAX	GENMASK_ULL(PIN_USERS_BITS - 1, 0)
 
 #define PIN_LAST_GFN	(U64_MAX >> PAGE_SHIFT)
 
-/* 63 bits are what an xarray value holds; physical addresses have up to 52. */
-static_assert(52 - PAGE_SHIFT + PIN_USERS_BITS <= 63);
+/* Physical addresses have up to 52 bits. Page 0 is never a user's. */
+static_assert(52 - PAGE_SHIFT + PIN_USERS_BITS <= 64);
 
-static u64 pin_pfn(void *entry)
+/**
+ * struct pin_block - the pins of VTDS_PIN_BATCH pages of guest memory
+ * @lock: protects what follows
+ * @idle: how many words have no users
+ * @words: by page: 0 if it is not pinned
+ */
+struct pin_block {
+	spinlock_t lock;	/* all below */
+	unsigned int idle;
+	u64 *words;
+};
+
+static u64 word_pfn(u64 word)
 {
-	return xa_to_value(entry) >> PIN_USERS_BITS;
+	return word >> PIN_USERS_BITS;
 }
 
-static unsigned long pin_users(void *entry)
+static u64 word_users(u64 word)
 {
-	return xa_to_value(entry) & PIN_USERS_MAX;
+	return word & PIN_USERS_MAX;
 }
 
-static void *pin_entry(u64 pfn, unsigned long users)
+/* ---- blocks ---- */
+
+static struct pin_block *block_find(struct vtds_pins *pins, u64 gfn, bool write)
 {
-	return xa_mk_value(pfn << PIN_USERS_BITS | users);
+	return xa_load(&pins->blocks[write], gfn / VTDS_PIN_BATCH);
+}
+
+static void block_free(struct pin_block *block)
+{
+	if (block)
+		free_page((unsigned long)block->words);
+	kfree(block);
+}
+
+static struct pin_block *block_make(struct vtds_pins *pins, u64 gfn, bool write)
+{
+	struct pin_block *block = kzalloc(sizeof(*block), GFP_KERNEL_ACCOUNT);
+	void *old;
+
+	BUILD_BUG_ON(VTDS_PIN_BATCH * sizeof(u64) != PAGE_SIZE);
+	if (!block)
+		return NULL;
+	spin_lock_init(&block->lock);
+	block->words = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!block->words)
+		goto err_free;
+	old = xa_cmpxchg(&pins->blocks[write], gfn / VTDS_PIN_BATCH, NULL, block,
+			 GFP_KERNEL_ACCOUNT);
+	if (!old)
+		return block;
+	block_free(block);
+	return xa_is_err(old) ? NULL : old;
+
+err_free:
+	block_free(block);
+	return NULL;
 }
 
 /**
@@ -52,32 +99,25 @@ static void *pin_entry(u64 pfn, unsigned long users)
  */
 void vtds_pins_init(struct vtds_pins *pins, struct mm_struct *mm)
 {
-	unsigned int write;
-
-	for (write = 0; write < 2; write++) {
-		xa_init_flags(&pins->set[write].pages, XA_FLAGS_ACCOUNT);
-		pins->set[write].write = write;
-	}
+	xa_init_flags(&pins->blocks[0], XA_FLAGS_ACCOUNT);
+	xa_init_flags(&pins->blocks[1], XA_FLAGS_ACCOUNT);
 	pins->mm = mm;
-	atomic64_set(&pins->count, 0);
 }
 
 /** vtds_pins_fini() - undo vtds_pins_init(); nothing is used any more */
 void vtds_pins_fini(struct vtds_pins *pins)
 {
+	struct pin_block *block;
+	unsigned long index;
 	unsigned int write;
 
 	vtds_pins_trim(pins, 0, PIN_LAST_GFN);
+	WARN_ON(atomic64_read(&pins->count));
 	for (write = 0; write < 2; write++) {
-		WARN_ON(!xa_empty(&pins->set[write].pages));
-		xa_destroy(&pins->set[write].pages);
+		xa_for_each(&pins->blocks[write], index, block)
+			block_free(block);
+		xa_destroy(&pins->blocks[write]);
 	}
-}
-
-/* Each set has its own lock; a few pages more or less do not matter. */
-static unsigned long idle_total(struct vtds_pins *pins)
-{
-	return READ_ONCE(pins->set[0].idle) + READ_ONCE(pins->set[1].idle);
 }
 
 /* ---- pages, from and to the VMM ---- */
@@ -93,7 +133,7 @@ static int pages_charge(struct vtds_pins *pins, unsigned int n)
 {
 	int err = account_locked_vm(pins->mm, n, true);
 
-	if (!err || !idle_total(pins))
+	if (!err || !atomic64_read(&pins->idle))
 		return err;
 	vtds_pins_trim(pins, 0, PIN_LAST_GFN);
 	return account_locked_vm(pins->mm, n, true);
@@ -120,120 +160,105 @@ static int pages_acquire(struct vtds_pins *pins, unsigned long hva, unsigned int
 	return got;
 }
 
-/* ---- the record ---- */
+/* ---- pinning, within a block ---- */
 
 /*
  * One more user each of the leading pages that are pinned already.
- * Return: how many; @err is set if it is the number of users that ends it.
+ * Return: how many; if none, -EDQUOT, or 0 and @missing pages from there are not.
  */
-static unsigned int pin_again(struct vtds_pin_set *set, u64 gfn, unsigned int n,
-			      u64 *pfns, int *err)
+static int pin_again(struct vtds_pins *pins, struct pin_block *block, unsigned int first,
+		     unsigned int n, u64 *pfns, unsigned int *missing)
 {
-	XA_STATE(xas, &set->pages, gfn);
-	unsigned int i;
-	void *entry;
+	unsigned int i, woken = 0;
+	int ret;
 
-	*err = 0;
-	xas_lock(&xas);
-	for (i = 0, entry = xas_load(&xas); i < n && entry; entry = xas_next(&xas)) {
-		if (pin_users(entry) == PIN_USERS_MAX) {
-			*err = -EDQUOT;
+	spin_lock(&block->lock);
+	for (i = 0; i < n && block->words[first + i]; i++) {
+		u64 *word = &block->words[first + i];
+
+		if (word_users(*word) == PIN_USERS_MAX)
 			break;
-		}
-		pfns[i] = pin_pfn(entry);
-		xas_store(&xas, pin_entry(pfns[i++], pin_users(entry) + 1));
-		if (!pin_users(entry)) {
-			xas_clear_mark(&xas, PIN_IDLE);
-			set->idle--;
-		}
+		woken += !word_users(*word);
+		pfns[i] = word_pfn(*word);
+		++*word;
 	}
-	xas_unlock(&xas);
+	ret = i;
+	if (!i && block->words[first])
+		ret = -EDQUOT;
+	for (*missing = i; *missing < n && !block->words[first + *missing]; ++*missing)
+		;
+	*missing -= i;
+	block->idle -= woken;
+	spin_unlock(&block->lock);
+	if (woken)
+		atomic64_sub(woken, &pins->idle);
+	return ret;
+}
+
+/* Record pages, up to one that another vCPU has recorded. Return: how many. */
+static unsigned int pin_record(struct pin_block *block, unsigned int first,
+			       struct page **pages, unsigned int n, u64 *pfns)
+{
+	unsigned int i;
+
+	spin_lock(&block->lock);
+	for (i = 0; i < n && !block->words[first + i]; i++) {
+		pfns[i] = page_to_pfn(pages[i]);
+		block->words[first + i] = pfns[i] << PIN_USERS_BITS | 1;
+	}
+	spin_unlock(&block->lock);
 	return i;
 }
 
-/*
- * Record pages that were pinned, up to one that another vCPU has recorded
- * meanwhile. Return: how many; @err is set if it is memory that ends it.
- */
-static unsigned int pin_record(struct vtds_pin_set *set, u64 gfn, struct page **pages,
-			       unsigned int n, u64 *pfns, int *err)
+/* Pin leading pages. Return: how many, 0 to try again, or an error. */
+static int pin_some(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, unsigned int n,
+		    bool write, struct page **pages, u64 *pfns)
 {
-	XA_STATE(xas, &set->pages, gfn);
-	unsigned int i = 0;
-	bool taken = false;
-
-	do {
-		xas_lock(&xas);
-		for (; i < n && !taken; xas_next(&xas)) {
-			taken = xas_load(&xas);
-			if (taken)
-				break;
-			pfns[i] = page_to_pfn(pages[i]);
-			xas_store(&xas, pin_entry(pfns[i], 1));
-			if (xas_error(&xas))
-				break;
-			i++;
-		}
-		xas_unlock(&xas);
-	} while (xas_nomem(&xas, GFP_KERNEL_ACCOUNT));
-
-	*err = xas_error(&xas);
-	return i;
-}
-
-/* Leading pages that are not pinned; there is at least one. */
-static unsigned int pin_missing(struct vtds_pin_set *set, u64 gfn, unsigned int n)
-{
-	unsigned long index = gfn;
-
-	if (n == 1 || !xa_find(&set->pages, &index, gfn + n - 1, XA_PRESENT))
-		return n;
-	return max_t(unsigned long, index - gfn, 1);
-}
-
-/* Pin leading pages that are not pinned yet. Return: how many, or an error. */
-static int pin_new(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, unsigned int n,
-		   bool write, struct page **pages, u64 *pfns)
-{
-	struct vtds_pin_set *set = &pins->set[write];
+	unsigned int first = gfn % VTDS_PIN_BATCH;
+	struct pin_block *block = block_find(pins, gfn, write);
+	unsigned int missing, recorded;
 	unsigned long hva;
-	unsigned int i, done;
-	int got, err;
+	int got, ret;
 
-	n = pin_missing(set, gfn, n);
-	err = vtds_vm_hva(vm, gfn, write, &hva, &n);
-	if (err)
-		return err;
+	n = min(n, VTDS_PIN_BATCH - first);
+	if (block) {
+		ret = pin_again(pins, block, first, n, pfns, &missing);
+		if (ret)
+			return ret;
+		n = missing;
+	}
+	ret = vtds_vm_hva(vm, gfn, write, &hva, &n);
+	if (ret)
+		return ret;
+	if (!block)
+		block = block_make(pins, gfn, write);
+	if (!block)
+		return -ENOMEM;
 	got = pages_acquire(pins, hva, n, write, pages);
 	if (got < 0)
 		return got;
-	done = pin_record(set, gfn, pages, got, pfns, &err);
-	for (i = done; i < got; i++)
-		pages_release(pins, page_to_pfn(pages[i]), 1, write);
-	return done ?: err;
+	recorded = pin_record(block, first, pages, got, pfns);
+	while (got > recorded)
+		pages_release(pins, page_to_pfn(pages[--got]), 1, write);
+	return recorded;
 }
 
 static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
 			      unsigned int n, bool write, struct page **pages,
 			      u64 *pfns, int *err)
 {
-	struct vtds_pin_set *set = &pins->set[write];
 	unsigned int done = 0;
-	int got;
+	int ret;
 
-	for (;;) {
-		done += pin_again(set, gfn + done, n - done, pfns + done, err);
-		if (done == n || *err)
-			return done;
-		got = pin_new(pins, vm, gfn + done, n - done, write, pages, pfns + done);
-		if (got < 0) {
-			*err = got;
-			return done;
+	while (done < n) {
+		ret = pin_some(pins, vm, gfn + done, n - done, write, pages, pfns + done);
+		if (ret < 0) {
+			*err = ret;
+			break;
 		}
-		done += got;
-		if (done == n)
-			return done;
+		done += ret;
 	}
+	return done;
 }
 
 /**
@@ -277,6 +302,8 @@ unsigned int vtds_pin_range(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
 	return pin_pages(pins, vm, gfn, n, write, pins->batch, pfns, err);
 }
 
+/* ---- unpinning ---- */
+
 /**
  * struct pin_run - pages to release, contiguous in the host
  * @pfn: first
@@ -287,41 +314,49 @@ struct pin_run {
 	unsigned long n;
 };
 
+/* Whether the run can take one more page. */
+static bool run_add(struct pin_run *run, u64 pfn)
+{
+	if (run->n && pfn != run->pfn + run->n)
+		return false;
+	if (!run->n)
+		run->pfn = pfn;
+	run->n++;
+	return true;
+}
+
 /*
- * One user less of each of up to @n pages, ending before one that has to be
+ * One user less of each of @n pages of a block, ending before one that has to be
  * released but does not continue the run. Return: how many.
  */
-static unsigned long pin_drop(struct vtds_pins *pins, struct vtds_pin_set *set,
-			      u64 gfn, unsigned long n, struct pin_run *run)
+static unsigned int pin_drop(struct vtds_pins *pins, struct pin_block *block,
+			     unsigned int first, unsigned int n, struct pin_run *run)
 {
-	XA_STATE(xas, &set->pages, gfn);
-	unsigned long i, users;
-	void *entry;
-	u64 pfn;
+	s64 room = pins->idle_max - atomic64_read(&pins->idle);
+	unsigned int i, idle = 0;
 
 	run->n = 0;
-	xas_lock(&xas);
-	for (i = 0, entry = xas_load(&xas); i < n; i++, entry = xas_next(&xas)) {
-		if (WARN_ON_ONCE(!entry || !pin_users(entry)))
+	spin_lock(&block->lock);
+	for (i = 0; i < n; i++) {
+		u64 *word = &block->words[first + i];
+
+		if (WARN_ON_ONCE(!word_users(*word)))
 			continue;
-		pfn = pin_pfn(entry);
-		users = pin_users(entry) - 1;
-		if (!users && idle_total(pins) >= pins->idle_max) {
-			if (run->n && pfn != run->pfn + run->n)
+		if (word_users(*word) > 1) {
+			--*word;
+		} else if (idle < room) {
+			--*word;
+			idle++;
+		} else {
+			if (!run_add(run, word_pfn(*word)))
 				break;
-			if (!run->n)
-				run->pfn = pfn;
-			run->n++;
-			xas_store(&xas, NULL);
-			continue;
-		}
-		xas_store(&xas, pin_entry(pfn, users));
-		if (!users) {
-			xas_set_mark(&xas, PIN_IDLE);
-			set->idle++;
+			*word = 0;
 		}
 	}
-	xas_unlock(&xas);
+	block->idle += idle;
+	spin_unlock(&block->lock);
+	if (idle)
+		atomic64_add(idle, &pins->idle);
 	return i;
 }
 
@@ -336,14 +371,14 @@ static unsigned long pin_drop(struct vtds_pins *pins, struct vtds_pin_set *set,
  */
 void vtds_unpin(struct vtds_pins *pins, u64 gfn, unsigned long n, bool write)
 {
-	struct vtds_pin_set *set = &pins->set[write];
 	bool full = false;
 	struct pin_run run;
-	unsigned long done;
+	unsigned int first, done;
 
 	while (n) {
-		done = pin_drop(pins, set, gfn, min_t(unsigned long, n, VTDS_PIN_BATCH),
-				&run);
+		first = gfn % VTDS_PIN_BATCH;
+		done = min_t(unsigned long, n, VTDS_PIN_BATCH - first);
+		done = pin_drop(pins, block_find(pins, gfn, write), first, done, &run);
 		if (run.n) {
 			pages_release(pins, run.pfn, run.n, write);
 			full = true;
@@ -356,26 +391,37 @@ void vtds_unpin(struct vtds_pins *pins, u64 gfn, unsigned long n, bool write)
 		vtds_pins_trim(pins, 0, PIN_LAST_GFN);
 }
 
-static void set_trim(struct vtds_pins *pins, struct vtds_pin_set *set, u64 gfn,
-		     u64 last_gfn)
+/* Take idle pages of a block out, from *@first on, as far as they are a run. */
+static void trim_run(struct vtds_pins *pins, struct pin_block *block,
+		     unsigned int *first, unsigned int last, struct pin_run *run)
 {
-	unsigned long index;
-	void *entry;
+	run->n = 0;
+	spin_lock(&block->lock);
+	for (; block->idle && *first <= last; ++*first) {
+		u64 *word = &block->words[*first];
 
-	for (index = gfn, entry = xa_find(&set->pages, &index, last_gfn, PIN_IDLE); entry;
-	     entry = xa_find_after(&set->pages, &index, last_gfn, PIN_IDLE)) {
-		XA_STATE(xas, &set->pages, index);
-
-		xas_lock(&xas);
-		entry = xas_load(&xas);
-		if (!entry || pin_users(entry)) {
-			xas_unlock(&xas);
+		if (!*word || word_users(*word))
 			continue;
-		}
-		xas_store(&xas, NULL);
-		set->idle--;
-		xas_unlock(&xas);
-		pages_release(pins, pin_pfn(entry), 1, set->write);
+		if (!run_add(run, word_pfn(*word)))
+			break;
+		*word = 0;
+		block->idle--;
+	}
+	if (!block->idle)
+		*first = last + 1;
+	spin_unlock(&block->lock);
+	atomic64_sub(run->n, &pins->idle);
+}
+
+static void trim_block(struct vtds_pins *pins, struct pin_block *block,
+		       unsigned int first, unsigned int last, bool write)
+{
+	struct pin_run run;
+
+	while (first <= last) {
+		trim_run(pins, block, &first, last, &run);
+		if (run.n)
+			pages_release(pins, run.pfn, run.n, write);
 		cond_resched();
 	}
 }
@@ -390,8 +436,21 @@ static void set_trim(struct vtds_pins *pins, struct vtds_pin_set *set, u64 gfn,
  */
 void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn)
 {
-	set_trim(pins, &pins->set[0], gfn, last_gfn);
-	set_trim(pins, &pins->set[1], gfn, last_gfn);
+	struct pin_block *block;
+	unsigned long index;
+	unsigned int write;
+
+	if (!atomic64_read(&pins->idle))
+		return;
+	for (write = 0; write < 2; write++) {
+		xa_for_each_range(&pins->blocks[write], index, block,
+				  gfn / VTDS_PIN_BATCH, last_gfn / VTDS_PIN_BATCH) {
+			u64 base = (u64)index * VTDS_PIN_BATCH;
+
+			trim_block(pins, block, gfn > base ? gfn - base : 0,
+				   min_t(u64, last_gfn - base, VTDS_PIN_BATCH - 1), write);
+		}
+	}
 }
 
 /**
@@ -404,7 +463,7 @@ void vtds_pins_trim(struct vtds_pins *pins, u64 gfn, u64 last_gfn)
  */
 u64 vtds_pin_lookup(struct vtds_pins *pins, u64 gfn, bool write)
 {
-	void *entry = xa_load(&pins->set[write].pages, gfn);
+	struct pin_block *block = block_find(pins, gfn, write);
 
-	return entry ? pin_pfn(entry) : 0;
+	return block ? word_pfn(READ_ONCE(block->words[gfn % VTDS_PIN_BATCH])) : 0;
 }

@@ -14,30 +14,21 @@ struct vtds_vm;
 #define VTDS_PIN_BATCH	512
 
 /**
- * struct vtds_pin_set - the pages that are pinned for one kind of access
- * @pages: by gfn: page frame number and number of users
- * @write: pinned for writing
- * @idle: pages that nobody uses, kept for the next one; under pages.xa_lock
- */
-struct vtds_pin_set {
-	struct xarray pages;
-	bool write;
-	unsigned long idle;
-};
-
-/**
  * struct vtds_pins - the pinned pages of a guest
- * @set: those for reading, those for writing
+ * @blocks: struct pin_block for each VTDS_PIN_BATCH pages, of those pinned for
+ *	reading [0] and for writing [1]
  * @mm: the VMM, which is charged
  * @count: pinned pages, idle ones included
- * @idle_max: how many idle pages may be kept
+ * @idle: pages that nobody uses, kept for the next one
+ * @idle_max: how many of them may be kept
  * @batch: scratch of vtds_pin_range()
  */
 struct vtds_pins {
-	struct vtds_pin_set set[2];
+	struct xarray blocks[2];
 	struct mm_struct *mm;
 	atomic64_t count;
-	unsigned long idle_max;
+	atomic64_t idle;
+	u64 idle_max;
 	struct page *batch[VTDS_PIN_BATCH];
 };
 

@@ -308,6 +308,16 @@ while (...) { ... }
 +void
 amdvi_generate_msi_interrupt(...) { ... }
 
+@@
+@@
+amdvi_mmio_write(...)
+{
+...
+amdvi_mmio_trace(...);
++vtds_amd_mmio_write(s, addr, val);
+...
+}
+
 // ---------------------------------------- pc: device_add of assigned devices
 
 @@

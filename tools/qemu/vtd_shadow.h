@@ -91,5 +91,6 @@ void vtds_amd_inv_pages(struct AMDVIState *s, const uint64_t command[2]);
 void vtds_amd_inv_all(struct AMDVIState *s);
 void vtds_amd_inv_interrupts(struct AMDVIState *s);
 void vtds_amd_flush(struct AMDVIState *s);
+void vtds_amd_mmio_write(struct AMDVIState *s, hwaddr addr, uint64_t value);
 
 #endif

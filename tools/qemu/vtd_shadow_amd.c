@@ -256,6 +256,21 @@ void vtds_amd_inv_interrupts(AMDVIState *s)
     }
 }
 
+/*
+ * amd_iommu.c drops writes to the status register: events would never be
+ * acknowledged. Bits that are set by hardware are cleared by writing 1.
+ */
+void vtds_amd_mmio_write(AMDVIState *s, hwaddr addr, uint64_t value)
+{
+    uint8_t *status = &s->mmior[AMDVI_MMIO_STATUS];
+    uint64_t ones = value << 8 * (addr & 7);
+
+    if (s->iommu.vtds && (addr & ~7ull) == AMDVI_MMIO_STATUS) {
+        ones &= ldq_le_p(&s->w1cmask[AMDVI_MMIO_STATUS]);
+        stq_le_p(status, ldq_le_p(status) & ~ones);
+    }
+}
+
 void vtds_amd_flush(AMDVIState *s)
 {
     if (s->iommu.vtds) {

@@ -73,9 +73,9 @@ static struct vtds_lookup lookup(struct env *env, u64 iova)
 {
 	struct vtds_lookup found;
 
-	down_read(&env->mock->engine.lock);
+	down_write(&env->mock->engine.lock);
 	vtds_domain_lookup(env->domain, iova, &found);
-	up_read(&env->mock->engine.lock);
+	up_write(&env->mock->engine.lock);
 	return found;
 }
 

@@ -167,11 +167,11 @@ static void compare_window(struct guest *g)
 {
 	unsigned int i;
 
-	down_read(&g->mock->engine.lock);
+	down_write(&g->mock->engine.lock);
 	for (i = 0; i < NDOMAINS; i++)
 		if (g->domains[i].domain)
 			window(g, &g->domains[i], g->domains[i].levels, 0);
-	up_read(&g->mock->engine.lock);
+	up_write(&g->mock->engine.lock);
 }
 
 /* What must not be there, with nothing queued: for every page that is mapped. */

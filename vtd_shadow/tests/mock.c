@@ -182,6 +182,8 @@ static u64 mock_gap(struct vtds_engine *engine, u64 gfn, u64 n)
 {
 	u64 gap = 1;
 
+	if (gfn >= MOCK_RAM)
+		return n;
 	while (gap < n && !mock_is_ram(mock_of(engine), gfn + gap))
 		gap++;
 	return gap;

@@ -221,7 +221,8 @@ static void run_to_out(struct vcpu *vcpu)
 	struct kvm_regs regs = { 0 };
 
 	while (ioctl(vcpu->fd, KVM_RUN, 0))
-		if (errno != EINTR && errno != EAGAIN)
+		/* ENOMEM: a failure that was injected */
+		if (errno != EINTR && errno != EAGAIN && errno != ENOMEM)
 			fatal("KVM_RUN");
 	if (vcpu->run->exit_reason == KVM_EXIT_IO && vcpu->run->io.port == GUEST_PORT)
 		return;

@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/*
- * A guest without an OS (32-bit, multiboot) that writes bad translation
- * entries for an assigned device at 00:01.0 and looks in the vIOMMU's fault
- * recording register for the fault that VT-d defines for each. The device does
- * no DMA: the module finds bad entries when they are written. Prints TAP on the
- * serial port; exits through isa-debug-exit.
- */
-#include <stdint.h>
+/* intel-iommu: the fault recording register. */
+#include "guest.h"
 
 #define VTD_BASE	0xfed90000u
-#define CAP		0x08
-#define GCMD		0x18
-#define GSTS		0x1c
-#define RTADDR		0x20
-#define CCMD		0x28
-#define FSTS		0x34
-#define IVA		0xf0
-#define IOTLB		0xf8
-#define FRCD		0x220
+#define CAP		(VTD_BASE + 0x08)
+#define GCMD		(VTD_BASE + 0x18)
+#define GSTS		(VTD_BASE + 0x1c)
+#define RTADDR		(VTD_BASE + 0x20)
+#define CCMD		(VTD_BASE + 0x28)
+#define FSTS		(VTD_BASE + 0x34)
+#define IVA		(VTD_BASE + 0xf0)
+#define IOTLB		(VTD_BASE + 0xf8)
+#define FRCD		(VTD_BASE + 0x220)
 
 #define CAP_CM		(1u << 7)
 #define GCMD_TE		(1u << 31)
@@ -26,8 +20,6 @@
 #define FRCD_F		(1u << 31)	/* in the highest word */
 #define FSTS_W1C	0x11u
 
-#define DEVFN		(1 << 3)
-#define NOT_RAM		0x60000000u	/* the guest has less */
 #define RESERVED	(1ull << 45)	/* above aw-bits=39 */
 
 #define FR_NONE			0x0
@@ -39,72 +31,7 @@
 #define FR_CONTEXT_RESERVED	0xb
 #define FR_PAGING_RESERVED	0xc
 
-struct multiboot {
-	uint32_t magic, flags, checksum;
-};
-
-__attribute__((section(".multiboot"), used))
-static const struct multiboot header = { 0x1badb002, 0, -0x1badb002u };
-
-typedef volatile uint64_t table_t[512] __attribute__((aligned(4096)));
 static table_t root, context, l3, l2, l1;
-static int tests, failed;
-
-static void outb(uint16_t port, uint8_t value)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
-static uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-	return value;
-}
-
-static void print(const char *s)
-{
-	for (; *s; s++) {
-		while (!(inb(0x3f8 + 5) & 0x20))
-			;
-		outb(0x3f8, *s);
-	}
-}
-
-static void print_hex(uint32_t value)
-{
-	static const char digits[] = "0123456789abcdef";
-	char s[] = "0x00000000";
-	int i;
-
-	for (i = 9; i > 1; i--, value >>= 4)
-		s[i] = digits[value & 15];
-	print(s);
-}
-
-static void print_decimal(unsigned int value)
-{
-	if (value > 9)
-		print_decimal(value / 10);
-	print((const char[]) { '0' + value % 10, 0 });
-}
-
-static uint32_t readl(uint32_t reg)
-{
-	return *(volatile uint32_t *)(VTD_BASE + reg);
-}
-
-static void writel(uint32_t reg, uint32_t value)
-{
-	*(volatile uint32_t *)(VTD_BASE + reg) = value;
-}
-
-static void writeq(uint32_t reg, uint64_t value)
-{
-	writel(reg, value);
-	writel(reg + 4, value >> 32);
-}
 
 static void enable(uint32_t root_gpa)
 {
@@ -144,9 +71,6 @@ static void reset_tables(void)
 	root[0] = (uint32_t)context | 1;
 }
 
-/* What a write to a table caused takes a way through QEMU's main loop. */
-#define POLLS	3000
-
 static uint32_t take_fault(int polls)
 {
 	uint32_t hi = 0, sid = 0;
@@ -165,24 +89,6 @@ static uint32_t take_fault(int polls)
 	return sid == DEVFN ? hi & 0xff : 0x10000 | sid;
 }
 
-static void report(const char *name, uint32_t got, uint32_t want)
-{
-	tests++;
-	if (got != want) {
-		failed++;
-		print("not ");
-	}
-	print("ok - ");
-	print(name);
-	if (got != want) {
-		print(": got ");
-		print_hex(got);
-		print(" want ");
-		print_hex(want);
-	}
-	print("\n");
-}
-
 static void check(const char *name, uint32_t want)
 {
 	enable((uint32_t)root);
@@ -192,7 +98,7 @@ static void check(const char *name, uint32_t want)
 	reset_tables();
 }
 
-int guest_main(void)
+void guest_main(void)
 {
 	report("CAP.CM is 0", readl(CAP) & CAP_CM, 0);
 	reset_tables();
@@ -234,17 +140,5 @@ int guest_main(void)
 	report("gone: no fault", take_fault(POLLS), FR_NONE);
 	disable();
 
-	print(failed ? "# some failed\n1.." : "# all passed\n1..");
-	print_decimal(tests);
-	print("\n");
-	outb(0xf4, failed ? 1 : 0);	/* exit status 2n + 1 */
-	return 0;
+	finish();
 }
-
-static uint8_t stack[16384] __attribute__((used, aligned(16)));
-
-__asm__(".globl _start\n"
-	"_start: movl $stack + 16384, %esp\n"
-	"call guest_main\n"
-	"1: hlt\n"
-	"jmp 1b\n");
