@@ -242,7 +242,10 @@ static void entries_applied(struct vtds_node *node, unsigned int first,
 	unsigned int i;
 
 	assert_entries(node);
-	bitmap_set(node->applied, first, n);
+	if (n == 1)
+		__set_bit(first, node->applied);
+	else
+		bitmap_set(node->applied, first, n);
 	atomic64_add(n, &c->mappings);
 	atomic64_add(n, &c->maps);
 	if (trace_vtds_map_enabled())
