@@ -16,7 +16,7 @@ sources = Kbuild Makefile LICENSE dkms.conf tools/kdir \
 	$(shell find vtd_shadow include -name '*.[ch]' ! -name '*.mod.c' -o -name Makefile)
 
 .PHONY: modules install uninstall dkms dkms-remove source lab qemu selftests \
-	demo check static clean help
+	demo bench check static clean help
 
 modules: ## Build vtd_shadow.ko (the default); KDIR=<kernel headers>
 	$(kbuild) modules
@@ -60,6 +60,13 @@ lab: ## What demo and check use: packages, a kernel, the module for it, our QEMU
 
 demo: lab ## Show it: a Linux guest with assigned NVMe and NIC, in an emulated host
 	tools/testing/vm/demo
+
+bench: lab ## Measure in instructions, against QEMU's own way; QUICK=1 the main figures
+	tools/setup selftests bench
+	tools/testing/vm/fetch-kernel guest-6.12
+	$(MAKE) selftests
+	$(MAKE) -C tools/testing/bench KDIR="$$(tools/kdir --stock)"
+	QUICK=$(QUICK) tools/testing/bench/run
 
 check: ## Build and run all tests; ONLY=<regex> some of them
 	tools/setup static

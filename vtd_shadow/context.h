@@ -168,7 +168,7 @@ void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats);
 struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 					   struct device *dev, struct kvm *kvm,
 					   u16 requester_id);
-void vtds_endpoint_detach(struct vtds_endpoint *endpoint);
+int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force);
 struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 					 u32 requester_id);
 void vtds_endpoints_update(struct vtds_context *context);
@@ -181,7 +181,7 @@ void vtds_resolve_clear(struct vtds_endpoint *endpoint);
 
 /* group.c */
 struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev);
-void vtds_group_put(struct vtds_group *group);
+int vtds_group_leave(struct vtds_endpoint *endpoint, bool force);
 void vtds_group_update(struct vtds_group *group);
 
 #endif /* VTDS_CONTEXT_H */

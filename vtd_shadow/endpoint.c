@@ -191,28 +191,36 @@ err_unlock:
 
 /**
  * vtds_endpoint_detach() - take a device away from its vIOMMU
- * @endpoint: endpoint, freed
+ * @endpoint: endpoint, freed on success
+ * @force: do so even if its group cannot be given back to VFIO's domain
  *
  * Context: any process; may sleep.
+ * Return: 0, or without @force an error, and it is still attached.
  */
-void vtds_endpoint_detach(struct vtds_endpoint *endpoint)
+int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force)
 {
 	struct vtds_context *context = endpoint->context;
-	struct vtds_group *group = endpoint->group;
+	int group_id = iommu_group_id(endpoint->group->iommu_group);
+	int err;
 
 	mutex_lock(&context->attach_lock);
 	down_write(&context->engine.lock);
-	trace_vtds_attach(endpoint->requester_id, iommu_group_id(group->iommu_group), false);
-	list_del(&endpoint->link);
-	list_del(&endpoint->group_link);
-	vtds_resolve_clear(endpoint);
-	vtds_group_put(group);
+	err = vtds_group_leave(endpoint, force);
+	if (!err) {
+		trace_vtds_attach(endpoint->requester_id, group_id, false);
+		list_del(&endpoint->link);
+		vtds_resolve_clear(endpoint);
+	}
 	up_write(&context->engine.lock);
-	context_put_vm(context);
+	if (!err)
+		context_put_vm(context);
 	mutex_unlock(&context->attach_lock);
+	if (err)
+		return err;
 
 	kfree(endpoint);
 	vtds_context_put(context);
+	return 0;
 }
 
 static void vm_written(void *data, u64 gpa, unsigned int bytes)

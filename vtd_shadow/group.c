@@ -288,26 +288,46 @@ void vtds_group_update(struct vtds_group *group)
 	group->conflict = true;
 }
 
+/* Give the group back to VFIO's own domain. */
+static int group_return(struct vtds_group *group)
+{
+	if (group->state == VTDS_STATE_BYPASS)
+		return 0;
+	group_leave_shadow(group);
+	return group_attach(group, group->bypass, VTDS_STATE_BYPASS);
+}
+
 /**
- * vtds_group_put() - an endpoint has left a group
- * @group: group; freed, and given back to its bypass domain, if it was the last
+ * vtds_group_leave() - take an endpoint out of its group
+ * @endpoint: endpoint
+ * @force: do so even if the group cannot be given back to its bypass domain. It is
+ *	then blocked until VFIO lets it go.
+ *
+ * The group is given back with its last endpoint, and freed.
  *
  * Context: engine.lock write-held; may sleep.
+ * Return: 0, or without @force an error and nothing has changed.
  */
-void vtds_group_put(struct vtds_group *group)
+int vtds_group_leave(struct vtds_endpoint *endpoint, bool force)
 {
+	struct vtds_group *group = endpoint->group;
+	bool last = list_is_singular(&group->endpoints);
+	int err;
+
 	vtds_assert_structural(&group->context->engine);
-	if (!list_empty(&group->endpoints)) {
+	err = last ? group_return(group) : 0;
+	if (err && !force) {
 		vtds_group_update(group);
-		return;
+		return err;
 	}
-	if (group->state != VTDS_STATE_BYPASS) {
-		group_leave_shadow(group);
-		/* If this fails the group stays blocked until VFIO lets it go. */
-		group_attach(group, group->bypass, VTDS_STATE_BYPASS);
+	list_del(&endpoint->group_link);
+	if (!last) {
+		vtds_group_update(group);
+		return 0;
 	}
 	mutex_lock(&vtds_group_registry_lock);
 	list_del(&group->registry_link);
 	mutex_unlock(&vtds_group_registry_lock);
 	group_free(group);
+	return 0;
 }

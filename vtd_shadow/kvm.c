@@ -57,7 +57,7 @@ struct vtds_vm *vtds_vm_get(struct kvm *kvm, const struct vtds_vm_client *client
 			    void *data)
 {
 	struct vtds_vm *vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
-	int err;
+	int err, idx;
 
 	if (!vm)
 		return ERR_PTR(-ENOMEM);
@@ -67,7 +67,10 @@ struct vtds_vm *vtds_vm_get(struct kvm *kvm, const struct vtds_vm_client *client
 	vm->node.track_write = vtds_vm_track_write;
 	vm->node.track_remove_region = vtds_vm_track_remove_region;
 
+	/* It walks the memory slots, and takes that for granted. */
+	idx = srcu_read_lock(&kvm->srcu);
 	err = kvm_page_track_register_notifier(kvm, &vm->node);
+	srcu_read_unlock(&kvm->srcu, idx);
 	if (err) {
 		kfree(vm);
 		return ERR_PTR(err);

@@ -260,12 +260,14 @@ static void entries_applied(struct vtds_node *node, unsigned int first,
  * @n: how many
  * @gpa: what the first one maps; the others follow
  * @perm: access of all
+ * @skipped: entries of the table that were left out, as there was no patience
  */
 struct leaf_run {
 	unsigned int first;
 	unsigned int n;
 	u64 gpa;
 	u8 perm;
+	unsigned int skipped;
 };
 
 static void run_map(struct vtds_node *node, struct leaf_run *run)
@@ -693,6 +695,14 @@ static bool sync_entry(struct vtds_node *node, unsigned int i, struct leaf_run *
 		return false;
 	if ((child || test_bit(i, node->applied)) && sync_old(node, i, raw, &new))
 		return true;
+	/* What the guest removed is gone by now in any case: only adding can wait. */
+	if (run && out_of_patience(node->domain->engine) &&
+	    (new.type == VTDS_ENTRY_LEAF || new.type == VTDS_ENTRY_TABLE)) {
+		node->raw[i] = 0;
+		if (!run->skipped++)
+			entry_reject(node, i, new.gpa, VTDS_REASON_LIMIT);
+		return true;
+	}
 
 	switch (new.type) {
 	case VTDS_ENTRY_NONE:
@@ -783,17 +793,13 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
  */
 void vtds_node_sync(struct vtds_node *node, unsigned int first, unsigned int last)
 {
-	struct vtds_engine *engine = node->domain->engine;
 	struct leaf_run run = {};
 	unsigned int i;
 
-	vtds_assert_structural(engine);
-	for (i = first; i <= last && !out_of_patience(engine); i++)
+	vtds_assert_structural(node->domain->engine);
+	for (i = first; i <= last; i++)
 		sync_entry(node, i, &run);
 	run_map(node, &run);
-	/* The rest stays as it is: as if not yet seen. */
-	if (i <= last)
-		entry_reject(node, i, 0, VTDS_REASON_LIMIT);
 }
 
 static struct vtds_node *node_alloc(struct vtds_domain *domain,

@@ -49,13 +49,6 @@ static int vtds_vfio_open_device(struct vfio_device *vdev)
 	return 0;
 }
 
-static void vtds_vfio_detach(struct vtds_vfio_device *vtds)
-{
-	if (vtds->endpoint)
-		vtds_endpoint_detach(vtds->endpoint);
-	vtds->endpoint = NULL;
-}
-
 static void vtds_vfio_close_device(struct vfio_device *vdev)
 {
 	struct vtds_vfio_device *vtds = vtds_vfio_device(vdev);
@@ -66,7 +59,9 @@ static void vtds_vfio_close_device(struct vfio_device *vdev)
 	 */
 	vfio_pci_core_close_device(vdev);
 	mutex_lock(&vtds->lock);
-	vtds_vfio_detach(vtds);
+	if (vtds->endpoint)
+		vtds_endpoint_detach(vtds->endpoint, true);
+	vtds->endpoint = NULL;
 	mutex_unlock(&vtds->lock);
 }
 
@@ -132,7 +127,9 @@ static int ioc_detach(struct vtds_vfio_device *vtds, void __user *uptr)
 	else if (vtds->endpoint->context->mm != current->mm)
 		err = -ESRCH;
 	else
-		vtds_vfio_detach(vtds);
+		err = vtds_endpoint_detach(vtds->endpoint, false);
+	if (!err)
+		vtds->endpoint = NULL;
 	mutex_unlock(&vtds->lock);
 	return err;
 }

@@ -296,7 +296,7 @@ bool vtds_enabled(void)
     return vtds_get_default();
 }
 
-/* An assigned device that the guest believes to be behind the vIOMMU has to be. */
+/* What the guest believes to be behind the vIOMMU has to be. */
 static int vtds_check_child(Object *child, void *opaque)
 {
     VtdsContext *ctx = opaque;

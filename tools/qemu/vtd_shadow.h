@@ -2,10 +2,11 @@
 /*
  * vtd_shadow: x86 vIOMMUs whose tables a kernel module mirrors into the host
  *
- * With -device intel-iommu,shadow=on, or amd-iommu, the module vtd_shadow watches the guest's
- * translation tables and keeps the host IOMMU domains of assigned devices equal
- * to them. QEMU passes on what the module cannot see: the root pointer, enable,
- * invalidations. It never walks a paging table for an assigned device.
+ * With shadow=on of intel-iommu or amd-iommu the module vtd_shadow watches the
+ * guest's translation tables and keeps the host IOMMU domains of assigned
+ * devices equal to them. QEMU passes on what the module cannot see: the root
+ * pointer, enable, invalidations. It never walks a paging table for an assigned
+ * device.
  *
  * All functions are called with the BQL held.
  */

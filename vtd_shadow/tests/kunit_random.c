@@ -19,7 +19,7 @@ module_param(seed, ullong, 0444);
 MODULE_PARM_DESC(seed, "of the random tests");
 
 /* In all cases of one format together */
-static unsigned int writes = IS_ENABLED(CONFIG_KASAN) ? 6000 : 1000000;
+static unsigned int writes = IS_ENABLED(CONFIG_KASAN) ? 2400 : 1000000;
 module_param(writes, uint, 0444);
 MODULE_PARM_DESC(writes, "guest writes in the random tests of each format");
 

@@ -455,7 +455,8 @@ struct vtds_device_attach {
  * Puts the device's group back into its bypass domain (with the last device of
  * the group) and forgets the device.
  *
- * Errors: EINVAL (not attached), ESRCH.
+ * Errors: EINVAL (not attached), ESRCH, or what the host's IOMMU driver gives when
+ * it cannot attach the bypass domain (ENOMEM): the device is still attached then.
  */
 struct vtds_device_detach {
 	__u32 size;

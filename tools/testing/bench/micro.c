@@ -242,7 +242,7 @@ static void measure_untracked(void)
 		     floor_.untracked);
 }
 
-/* Each round maps other pages than the last one did: nothing is pinned before. */
+/* Each round maps other pages than the last one did: none of them is pinned yet. */
 static void measure_map_unmap(void)
 {
 	u64 base = burst_base(&env.vm), map[ROUNDS], unmap[ROUNDS];
@@ -259,7 +259,7 @@ static void measure_map_unmap(void)
 }
 
 /* The same few pages again and again, as a guest's buffers are. */
-static void measure_map_again(void)
+static double map_again(void)
 {
 	u64 base = burst_base(&env.vm), map[ROUNDS];
 	int r;
@@ -269,8 +269,7 @@ static void measure_map_again(void)
 		unmap_burst(BURST);
 		env_flush(&env);
 	}
-	print_result("write_map_again", median(map, ROUNDS) / (double)BURST,
-		     floor_.trap + floor_.map);
+	return median(map, ROUNDS) / (double)BURST;
 }
 
 /* Put back before the flush; another page over what is queued; over what is mapped. */
@@ -330,20 +329,27 @@ static u64 table_build(u64 gpa, u64 step, u32 level)
 	return table;
 }
 
-static void measure_link(void)
+/* Pages that were never mapped before, or always the same. */
+static void measure_link(const char *suffix, bool fresh)
 {
 	u64 base = burst_base(&env.vm), link[ROUNDS], unlink[ROUNDS];
-	u64 table = table_build(DATA_GPA, PAGE_BYTES, 1);
-	u64 at = dom_entry(&env, &dom, MAP_IOVA + 2 * SIZE_2M, 2);
+	u64 table = table_build(DATA_GPA, PAGE_BYTES, 1), i;
+	u64 at = dom_entry(&env, &dom, MAP_IOVA + 2 * SIZE_2M, 2), *entry;
+	char name[32];
 	int r;
 
+	entry = vm_host(&env.vm, table);
 	for (r = 0; r < ROUNDS; r++) {
+		for (i = 0; fresh && i < TABLE; i++)
+			entry[i] = leaf((r + 16) * TABLE + i);
 		link[r] = timed_write(at, env.fmt->link(table, 2, PERM_RW)) - base;
 		unlink[r] = timed_write(at, 0) - base;
 		env_flush(&env);
 	}
-	print_result("link_512", median(link, ROUNDS), floor_.trap + TABLE * floor_.map_fresh);
-	print_result("unlink_512", median(unlink, ROUNDS),
+	snprintf(name, sizeof(name), "link_512%s", suffix);
+	print_result(name, median(link, ROUNDS), floor_.trap + TABLE * floor_.map_fresh);
+	snprintf(name, sizeof(name), "unlink_512%s", suffix);
+	print_result(name, median(unlink, ROUNDS),
 		     floor_.trap + floor_.unmap[TABLE] + floor_.sync[TABLE]);
 }
 
@@ -367,32 +373,87 @@ static int64_t used_bytes(void)
 		(int64_t)(proc_value("/proc/vmstat", "nr_iommu_pages ") * PAGE_BYTES);
 }
 
-/* 1 GiB at once, by one store to the context entry. */
-static void measure_attach(const char *name, u32 level)
+/* A domain of DATA_BYTES, @times side by side in leaves of @level. */
+static struct dom big_build(u32 level, unsigned int times)
 {
-	u64 leaves = DATA_BYTES / level_bytes(level), start, insn, i;
+	u64 step = level_bytes(level), span = TABLE * step, done, table, *entry;
 	struct dom big = dom_alloc(&env, dom.id);
-	int64_t used;
 
-	for (i = 0; i < leaves; i += TABLE) {
-		u64 table = table_build(DATA_GPA + i * level_bytes(level), level_bytes(level),
-					level);
-		u64 at = dom_entry(&env, &big, MAP_IOVA + i * level_bytes(level), level + 1);
+	for (done = 0; done < DATA_BYTES; done += span) {
+		unsigned int i;
 
-		*(u64 *)vm_host(&env.vm, at) = env.fmt->link(table, level + 1, PERM_RW);
+		table = table_build(DATA_GPA + done, step, level);
+		for (i = 0; i < times; i++) {
+			u64 iova = MAP_IOVA + i * DATA_BYTES + done;
+
+			entry = vm_host(&env.vm, dom_entry(&env, &big, iova, level + 1));
+			*entry = env.fmt->link(table, level + 1, PERM_RW);
+		}
 	}
-	env.fmt->set_device(&env, env.rid[0], DEV_BLOCKED, NULL);
+	return big;
+}
+
+static u64 attach(const struct dom *big)
+{
+	u64 start;
+
+	env.fmt->set_device(&env, 0, DEV_BLOCKED, NULL);
 	env_flush(&env);
-	used = used_bytes();
+	if (env_stats(&env).mappings)
+		fatal("not all is unmapped");
 	start = now();
-	dom_set(&env, 0, &big);
-	insn = now() - start;
+	dom_set(&env, 0, big);
+	return now() - start;
+}
+
+/* All at once, by one store to the context entry; no page is pinned before. */
+static void measure_attach(void)
+{
+	struct dom pages = big_build(1, 1), superpages = big_build(2, 1);
+	u64 leaves = DATA_BYTES / SIZE_4K, insn;
+	int64_t used = used_bytes();
+
+	env_inv(&env, VTDS_INV_MEMORY);
+	insn = attach(&pages);
 	if (env_stats(&env).mappings != leaves)
 		fatal("not all is mapped");
-	print_result(name, insn, level == 1 ? leaves * floor_.map_fresh : leaves * floor_.map);
-	if (level == 1)
-		print_result("bytes_per_page", (used_bytes() - used) / (double)leaves, 0);
-	dom_set(&env, 0, &dom);
+	print_result("bytes_per_page", (used_bytes() - used) / (double)leaves, 0);
+	print_result("attach_1g_4k", insn, leaves * floor_.map_fresh);
+	print_result("attach_1g_4k_again", attach(&pages), leaves * floor_.map_fresh);
+	env_inv(&env, VTDS_INV_MEMORY);
+	leaves = DATA_BYTES / SIZE_2M;
+	print_result("attach_1g_2m", attach(&superpages), leaves * floor_.map);
+	print_result("attach_1g_2m_again", attach(&superpages), leaves * floor_.map);
+}
+
+/* ---- scale ---- */
+
+static void print_scale(struct dom *big)
+{
+	static const char *sep = "";
+	struct vtds_stats stats;
+	unsigned int i;
+	double insn;
+
+	for (i = 0; i < TABLE; i++)
+		entries[i] = dom_entry(&env, big, 8 * DATA_BYTES + i * PAGE_BYTES, 1);
+	attach(big);
+	stats = env_stats(&env);
+	insn = map_again();
+	printf("%s\n  {\"mappings\": %llu, \"tables\": %llu, \"write_map_again\": %.1f}", sep,
+	       stats.mappings, stats.tables, insn);
+	fflush(stdout);
+	sep = ",";
+}
+
+static void measure_scale(void)
+{
+	struct dom some = dom_alloc(&env, dom.id), many = big_build(1, 1), most = big_build(1, 4);
+
+	dom_map(&env, &some, MAP_IOVA, DATA_GPA, 1, PERM_RW);
+	print_scale(&some);
+	print_scale(&many);
+	print_scale(&most);
 }
 
 /* ---- */
@@ -417,12 +478,26 @@ static void add_data(void)
 		fatal("memory slot for data");
 }
 
+/* The library's contexts keep no idle pages pinned; QEMU's do. */
+static void attach_with_cache(void)
+{
+	env.setup.pin_cache = 4 * DATA_BYTES / PAGE_BYTES;
+	close(env.ctx);
+	env.ctx = open("/dev/vtd_shadow", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (env.ctx < 0 || ioctl(env.ctx, VTDS_IOC_SETUP, &env.setup))
+		fatal("VTDS_IOC_SETUP");
+	env_set_root(&env, true);
+	env_attach(&env, 0);
+}
+
 static void prepare(void)
 {
 	unsigned int i;
 
-	env_open(&env, &(struct env_options) { .fmt = &fmt_vtd, .nr_devs = 1 });
+	env_open(&env, &(struct env_options) { .fmt = &fmt_vtd, .nr_devs = 1,
+					       .not_attached = true });
 	add_data();
+	attach_with_cache();
 	dom = dom_alloc(&env, 1);
 	dom_set(&env, 0, &dom);
 	for (i = 0; i < TABLE; i++)
@@ -453,19 +528,21 @@ int main(int argc, char **argv)
 	prepare();
 	if (argc > 2 && !strcmp(argv[2], "loop"))
 		loop();
-	printf("{");
+	printf("{\"micro\": {");
 	measure_floor();
 	measure_untracked();
 	measure_map_unmap();
-	measure_map_again();
+	print_result("write_map_again", map_again(), floor_.trap + floor_.map);
 	measure_remap();
 	measure_invalidate(1);
 	measure_invalidate(BURST);
 	measure_invalidate(TABLE);
-	measure_link();
-	measure_attach("attach_1g_4k", 1);
-	measure_attach("attach_1g_2m", 2);
-	printf("\n}\n");
+	measure_link("", true);
+	measure_link("_again", false);
+	measure_attach();
+	printf("},\n\"scale\": [");
+	measure_scale();
+	printf("]}\n");
 	env_close(&env);
 	return 0;
 }

@@ -24,7 +24,7 @@ PCI = pathlib.Path("/sys/bus/pci")
 DEBUGFS = pathlib.Path("/sys/kernel/debug/vtd_shadow")
 DRIVER = "vtd_shadow"
 PEER, GUEST = "192.0.2.1", "192.0.2.2"  # for documentation: RFC 5737
-COMPLAINT = re.compile(r"\] WARNING: CPU|BUG:|Oops|Call Trace|DMAR: .*[Ff]ault |I/O error"
+COMPLAINT = re.compile(r"\] WARNING: CPU|BUG:|Oops|Call Trace|DMAR: .*[Ff]ault |AMD-Vi: Event logged|I/O error"
                        r"|nvme.* (timeout|reset)|Detected Hardware Unit Hang|NETDEV WATCHDOG")
 MIB = 1 << 20
 PAGE = 4096
@@ -131,7 +131,7 @@ class Guest:
     """A QEMU process, and the Linux guest in it."""
 
     def __init__(self, out, name, assigned, kernel="6.1", append="", cpus=1,
-                 iommu="shadow=on"):
+                 viommu="intel", iommu="shadow=on"):
         """Start it. Logs go to out/name.*; append: more of its command line."""
         self.out, self.name = pathlib.Path(out), name
         # Serial output to a file that is not local takes a millisecond a byte.
@@ -147,7 +147,7 @@ class Guest:
             "-append", f"console=ttyS0 nokaslr intel_iommu=on {append}",
             "-serial", f"file:{self.console}",
             "-serial", f"unix:{self.dir}/port,server=on,wait=off",
-            "-device", f"intel-iommu,intremap=on,{iommu}"]
+            "-device", f"{viommu}-iommu,intremap=on,{iommu}"]
         for device in assigned:
             command += ["-device", f"vfio-pci,host={device.address}"]
         with (self.dir / "qemu").open("wb") as output:

@@ -257,7 +257,7 @@ void dev_close(struct dev *dev)
 	dev->container->nr_devs--;
 }
 
-static int map_dma(struct container *c, u64 iova, void *host, u64 bytes, u32 flags)
+static void map_dma(struct container *c, u64 iova, void *host, u64 bytes, u32 flags)
 {
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map),
@@ -267,19 +267,18 @@ static int map_dma(struct container *c, u64 iova, void *host, u64 bytes, u32 fla
 		.size = bytes,
 	};
 
-	return ioctl(c->fd, VFIO_IOMMU_MAP_DMA, &map);
+	if (ioctl(c->fd, VFIO_IOMMU_MAP_DMA, &map))
+		fatal("VFIO_IOMMU_MAP_DMA");
 }
 
 void container_map(struct container *c, u64 iova, void *host, u64 bytes)
 {
-	if (map_dma(c, iova, host, bytes, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE))
-		fatal("VFIO_IOMMU_MAP_DMA");
+	map_dma(c, iova, host, bytes, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
 }
 
 void container_map_write_only(struct container *c, u64 iova, void *host, u64 bytes)
 {
-	if (map_dma(c, iova, host, bytes, VFIO_DMA_MAP_FLAG_WRITE))
-		fatal("VFIO_IOMMU_MAP_DMA for writing");
+	map_dma(c, iova, host, bytes, VFIO_DMA_MAP_FLAG_WRITE);
 }
 
 void container_unmap(struct container *c, u64 iova, u64 bytes)
@@ -307,7 +306,7 @@ static u64 last_iova_of_ranges(const void *info, u32 offset)
 	fatal("VFIO does not tell the IOVA ranges");
 }
 
-static u64 told_last_iova(struct container *c)
+u64 container_last_iova(struct container *c)
 {
 	u64 buffer[512] = { 0 };
 	struct vfio_iommu_type1_info *info = (void *)buffer;
@@ -317,24 +316,6 @@ static u64 told_last_iova(struct container *c)
 		fatal("VFIO_IOMMU_GET_INFO");
 	return last_iova_of_ranges(buffer, info->flags & VFIO_IOMMU_INFO_CAPS ?
 				   info->cap_offset : 0);
-}
-
-/* What Linux tells of an AMD host is 64 bits, whatever its tables can do: try. */
-u64 container_last_iova(struct container *c, void *page)
-{
-	static const u32 widths[] = { 57, 48, 39 };
-	u64 told = told_last_iova(c), last;
-	unsigned int i;
-
-	for (i = 0; i < 3; i++) {
-		last = (1ull << widths[i]) - 1;
-		if (last > told ||
-		    map_dma(c, last - 4095, page, 4096, VFIO_DMA_MAP_FLAG_READ))
-			continue;
-		container_unmap(c, last - 4095, 4096);
-		return i ? last : told;
-	}
-	return told;
 }
 
 static void edu_set(struct dev *dev, u32 reg, u64 value)

@@ -43,8 +43,8 @@ void container_map(struct container *c, u64 iova, void *host, u64 bytes);
 void container_map_write_only(struct container *c, u64 iova, void *host, u64 bytes);
 void container_unmap(struct container *c, u64 iova, u64 bytes);
 
-/* Last IOVA that the host IOMMU can translate; @page is any page, to try with. */
-u64 container_last_iova(struct container *c, void *page);
+/* Last IOVA that the host IOMMU can translate for this container. */
+u64 container_last_iova(struct container *c);
 
 static inline bool dev_can_dma(const struct dev *dev)
 {

@@ -68,7 +68,7 @@ static void open_devices(struct env *e, u32 max)
 		dev_open(&e->dev[i], &e->container, &e->vm, bdf[i]);
 	}
 	container_map(&e->container, 0, vm_host(&e->vm, 0), GPA_RAM_END);
-	e->last_iova = container_last_iova(&e->container, vm_host(&e->vm, 0));
+	e->last_iova = container_last_iova(&e->container);
 }
 
 void env_open(struct env *e, const struct env_options *o)
