@@ -130,7 +130,8 @@ static void expect_reject_at(struct env *env, enum vtds_reason reason, u64 page,
 
 	KUNIT_EXPECT_EQ_MSG(mock->test, mock->nreject, 1, "line %d", line);
 	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.reason, reason, "line %d", line);
-	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.iova, page << PAGE_SHIFT, "line %d", line);
+	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.iova, page << PAGE_SHIFT, "line %d",
+			    line);
 	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.gpa, gpa, "line %d", line);
 	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.level, level, "line %d", line);
 	KUNIT_EXPECT_EQ_MSG(mock->test, mock->last_reject.requester_id, 0x123, "line %d", line);
@@ -964,6 +965,18 @@ static void watch_test(struct kunit *test)
 	set(env, 20, 1, leaf(env, 1, DATA, VTDS_RW));
 	KUNIT_EXPECT_EQ(test, env->mock->root_writes, 2);
 	expect(env, MIB2 + 1, DATA, VTDS_RW);
+
+	/* It goes away: nobody gets it any more, while its owner still has it */
+	down_write(&engine->lock);
+	page = vtds_page_watch(engine, 21);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(page));
+	env->mock->gone_gfn = 21;
+	env->mock->gone_last = 21;
+	vtds_engine_drop_range(engine, 21, 21);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(vtds_page_get(engine, 21)), -ENXIO);
+	vtds_page_unwatch(engine, page);
+	up_write(&engine->lock);
+	undrop(env);
 	env_free(env);
 }
 
@@ -1110,13 +1123,15 @@ static void concurrency_test(struct kunit *test)
 	/* Quiet: now the oracle can tell */
 	flush(env);
 	for (page = 0; page < 32 * MIB2; page++) {
+		unsigned int perm;
 		struct oracle_page want = oracle_walk(env->mock, env->host, env->format->decode,
 						      TOP, 3, true, true, page);
 
 		range = mock_lookup(env->host, page);
 		pages += want.mapped;
-		if (want.mapped != !!range || (range && (range->gfn != want.gfn ||
-		    range->perm != (want.read ? VTDS_R : 0) + (want.write ? VTDS_W : 0))))
+		perm = (want.read ? VTDS_R : 0) + (want.write ? VTDS_W : 0);
+		if (want.mapped != !!range ||
+		    (range && (range->gfn != want.gfn || range->perm != perm)))
 			mock_fail(env->mock, "IOVA page %lx is wrong", page);
 	}
 	KUNIT_EXPECT_EQ(test, pages, env->host->pages);

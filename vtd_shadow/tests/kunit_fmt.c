@@ -66,7 +66,7 @@ static enum vtds_entry_type compare(struct kunit *test, const struct decode_case
 	struct oracle_entry o = c->format->decode(level, raw);
 
 	if (!same(&e, &o, level, index))
-		KUNIT_FAIL(test, "level %u index %u entry %llx: type %d perm %d next %u gpa %llx, the oracle says %c",
+		KUNIT_FAIL(test, "level %u index %u %llx: %d perm %d next %u gpa %llx, want %c",
 			   level, index, raw, e.type, e.perm, e.next_level, e.gpa, o.is);
 	return e.type;
 }
@@ -153,8 +153,9 @@ static void sized_test(struct kunit *test)
 	for (level = 1; level <= c.max_level; level++)
 		for (lg2 = 13; lg2 <= 40; lg2++)
 			for (index = 0; index < 64; index++)
-				good += compare(test, &c, level, index,
-						c.format->sized(lg2, 0, VTDS_RW)) == VTDS_ENTRY_LEAF;
+				good += VTDS_ENTRY_LEAF ==
+					compare(test, &c, level, index,
+						c.format->sized(lg2, 0, VTDS_RW));
 	/* 8 sizes for each of levels 1 to 3, and 39, 40 bits ... at 4, as far as 40 bits go */
 	KUNIT_EXPECT_EQ(test, good, 64 * (8 + 8 + 8 + 1));
 }
@@ -219,7 +220,8 @@ static void vtd_by_hand_test(struct kunit *test)
 	expect_by_hand(test, &fmt, &(struct by_hand){ 0x40000083, 3, VTDS_ENTRY_BAD });
 	fmt.vtd.large = BIT(1);
 	expect_by_hand(test, &fmt, &(struct by_hand){ 0x200083, 2, VTDS_ENTRY_BAD });
-	expect_by_hand(test, &fmt, &(struct by_hand){ 0x1003, 1, VTDS_ENTRY_LEAF, VTDS_RW, 0, 0x1000 });
+	expect_by_hand(test, &fmt,
+		       &(struct by_hand){ 0x1003, 1, VTDS_ENTRY_LEAF, VTDS_RW, 0, 0x1000 });
 	fmt.vtd.leaf_rsvd = 0;
 	expect_by_hand(test, &fmt, &(struct by_hand){ 0x4000000000001003, 1, VTDS_ENTRY_LEAF,
 		       VTDS_RW, 0, 0x1000 });
@@ -395,7 +397,8 @@ static void amd_device_test(struct kunit *test)
 	for (bit = 2; bit < 7; bit++)
 		KUNIT_EXPECT_EQ_MSG(test, device(&fmt, rw | 3 << 9 | 3 | BIT_ULL(bit), 0, &d),
 				    VTDS_AMD_RESERVED, "bit %u", bit);
-	KUNIT_EXPECT_EQ(test, device(&fmt, rw | 3 << 9 | 3 | BIT_ULL(63), 0, &d), VTDS_AMD_RESERVED);
+	KUNIT_EXPECT_EQ(test, device(&fmt, rw | 3 << 9 | 3 | BIT_ULL(63), 0, &d),
+			VTDS_AMD_RESERVED);
 	for (bit = TEST_GPA_BITS; bit < 52; bit++)
 		KUNIT_EXPECT_EQ_MSG(test, device(&fmt, rw | 3 << 9 | 3 | BIT_ULL(bit), 0, &d),
 				    VTDS_AMD_RESERVED, "bit %u", bit);

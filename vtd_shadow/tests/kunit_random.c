@@ -29,6 +29,7 @@ MODULE_PARM_DESC(writes, "guest writes in the random tests of each format");
 
 /**
  * struct variant - what a random test does beside writes
+ * @name: its name
  * @faults: one in so many calls of the mock fails
  * @tight: limits are low and the queue short
  * @memory: guest memory comes and goes
@@ -106,7 +107,7 @@ static unsigned int table_level(struct guest *g, u64 gfn)
 static void complain(struct guest *g, const struct random_domain *d, u64 page,
 		     const char *what)
 {
-	mock_fail(g->mock, "%s: IOVA %llx of root %llu levels %u access %u; %s %s seed=%llu writes=%u, step %u; %u refused by limits",
+	mock_fail(g->mock, "%s: %llx root %llu levels %u perm %u; %s %s seed=%llu writes=%u step %u (%u)",
 		  what, page << PAGE_SHIFT, d->root_gfn, d->levels, d->perm,
 		  g->c->format->name, g->c->variant->name, seed, writes, g->step,
 		  g->mock->rejects[VTDS_REASON_LIMIT]);

@@ -591,7 +591,7 @@ void mock_free(struct mock *mock)
 			  atomic_read(&c->queued));
 	if (atomic64_read(&c->maps) != atomic64_read(&c->unmaps) ||
 	    atomic64_read(&c->links) != atomic64_read(&c->unlinks))
-		mock_fail(mock, "counters do not meet: %lld maps %lld unmaps, %lld links %lld unlinks",
+		mock_fail(mock, "counters: %lld maps %lld unmaps, %lld links %lld unlinks",
 			  atomic64_read(&c->maps), atomic64_read(&c->unmaps),
 			  atomic64_read(&c->links), atomic64_read(&c->unlinks));
 	vtds_engine_fini(&mock->engine);

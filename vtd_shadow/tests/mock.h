@@ -66,7 +66,7 @@
 struct mock {
 	struct kunit *test;
 	struct vtds_engine engine;
-	struct mutex lock;
+	struct mutex lock;	/* all of the mock */
 	__le64 (*mem)[VTDS_TABLE_ENTRIES];
 	__le64 *zero;
 	u64 gone_gfn, gone_last;

@@ -492,10 +492,11 @@ static void attach_with_cache(void)
 
 static void prepare(void)
 {
+	const struct env_options options = { .fmt = &fmt_vtd, .nr_devs = 1,
+					     .not_attached = true };
 	unsigned int i;
 
-	env_open(&env, &(struct env_options) { .fmt = &fmt_vtd, .nr_devs = 1,
-					       .not_attached = true });
+	env_open(&env, &options);
 	add_data();
 	attach_with_cache();
 	dom = dom_alloc(&env, 1);

@@ -199,8 +199,10 @@ static long floor_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 static int floor_open(struct inode *inode, struct file *file)
 {
-	file->private_data = kzalloc(sizeof(struct floor_file), GFP_KERNEL);
-	return file->private_data ? 0 : -ENOMEM;
+	struct floor_file *floor = kzalloc(sizeof(*floor), GFP_KERNEL);
+
+	file->private_data = floor;
+	return floor ? 0 : -ENOMEM;
 }
 
 static int floor_release(struct inode *inode, struct file *file)

@@ -377,6 +377,24 @@ TEST_F(reject, limit_of_mappings)
 	ASSERT_TRUE(is_mapped(e, 0, self->iova + 20 * SIZE_4K, self->a, SIZE_4K, PERM_RW));
 }
 
+/* It counts 4 KiB pages, however they are mapped. */
+TEST_F(reject, limit_of_mappings_by_superpages)
+{
+	struct env *e = &self->e;
+
+	START(.max_mappings = 1000);
+	dom_map(e, &self->d, SIZE_1G, GPA_DATA_2M, 2, PERM_RW);
+	ASSERT_TRUE(is_mapped(e, 0, SIZE_1G, GPA_DATA_2M, SIZE_2M, PERM_RW));
+	dom_map(e, &self->d, SIZE_1G + SIZE_2M, GPA_DATA_2M, 2, PERM_RW);
+	ASSERT_TRUE(next_event_is(e, VTDS_REASON_LIMIT, SIZE_1G + SIZE_2M, IGNORE, 2));
+	ASSERT_TRUE(is_unmapped(e, 0, SIZE_1G + SIZE_2M));
+	dom_unmap(e, &self->d, SIZE_1G, 2);
+	env_flush(e);
+	dom_unmap(e, &self->d, SIZE_1G + SIZE_2M, 2);
+	dom_map(e, &self->d, SIZE_1G + SIZE_2M, GPA_DATA_2M, 2, PERM_RW);
+	ASSERT_TRUE(is_mapped(e, 0, SIZE_1G + SIZE_2M, GPA_DATA_2M, SIZE_2M, PERM_RW));
+}
+
 /* All of 512 entries point to their own table: 512^n tables if nobody counted. */
 TEST_F(reject, table_bomb)
 {

@@ -148,9 +148,15 @@ static struct guest_write random_write(struct stress *s)
 		w.width = 4;
 		w.gpa += 4 * roll(s, 2);
 		break;
-	case 1:		/* a byte or two, anywhere */
+	case 1:
+		/*
+		 * A byte or two, but for those that would make up addresses of
+		 * the vCPUs' own page tables. AMD's nested paging walks these with
+		 * write access (APM vol. 2, 15.25.5 "Nested Table Walk"): if they
+		 * are tracked, a vCPU is stuck with its own page faults.
+		 */
 		w.width = 1 + roll(s, 2);
-		w.gpa += roll(s, 7);
+		w.gpa += roll(s, 2) ? 0 : 4 + roll(s, 3);
 		break;
 	case 2:		/* halves of two entries */
 		w.gpa += 4;

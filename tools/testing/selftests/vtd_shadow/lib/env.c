@@ -39,6 +39,7 @@ static void set_up_context(struct env *e, const struct env_options *o)
 		.page_sizes = o->page_sizes ?: SIZE_4K | SIZE_2M | SIZE_1G,
 		.max_tables = o->max_tables,
 		.max_mappings = o->max_mappings,
+		.pin_cache = o->pin_cache,
 		.queue_max = o->queue_max,
 		.unmap_delay_ms = o->unmap_delay_ms ?: 60000,
 	};

@@ -83,6 +83,7 @@ struct env_options {
 	u64 page_sizes;
 	u64 max_tables;
 	u64 max_mappings;
+	u64 pin_cache;
 	u32 queue_max;
 	u32 unmap_delay_ms;	/* default here: the longest, so that tests decide */
 	bool not_attached;

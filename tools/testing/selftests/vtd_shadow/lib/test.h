@@ -14,6 +14,10 @@
 
 #include "check.h"
 
+/* Seconds for one test: the kernel with all checks, under emulation, is slow. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 180
+
 /* Before main() of the harness: without module or device there is nothing to do. */
 static void __attribute__((constructor)) skip_if_missing(void)
 {
