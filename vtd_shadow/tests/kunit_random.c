@@ -107,9 +107,9 @@ static unsigned int table_level(struct guest *g, u64 gfn)
 static void complain(struct guest *g, const struct random_domain *d, u64 page,
 		     const char *what)
 {
-	mock_fail(g->mock, "%s: %llx root %llu levels %u perm %u; %s %s seed=%llu writes=%u step %u (%u)",
+	mock_fail(g->mock, "%s: %llx root %llu levels %u perm %u; %s %s seed=%llu step %u/%u (%u)",
 		  what, page << PAGE_SHIFT, d->root_gfn, d->levels, d->perm,
-		  g->c->format->name, g->c->variant->name, seed, writes, g->step,
+		  g->c->format->name, g->c->variant->name, seed, g->step, writes,
 		  g->mock->rejects[VTDS_REASON_LIMIT]);
 }
 
