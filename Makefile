@@ -51,6 +51,9 @@ qemu: ## Build our QEMU (into build/qemu)
 
 selftests: ## Build the kselftests (into build/selftests)
 	tools/setup selftests
+	@# Not left to the makefile that includes it: make -j has lost it there once
+	[ -e build/kselftest/lib.mk ] || \
+		tools/testing/selftests/vtd_shadow/kselftest.sh build/kselftest
 	$(MAKE) -C tools/testing/selftests/vtd_shadow
 
 lab: ## What demo and check use: packages, a kernel, the module for it, our QEMU
