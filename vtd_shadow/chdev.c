@@ -96,8 +96,7 @@ static int ioc_translate(struct vtds_context *context, union vtds_arg *arg)
 
 static int ioc_stats(struct vtds_context *context, union vtds_arg *arg)
 {
-	vtds_context_stats(context, &arg->stats);
-	return 0;
+	return vtds_context_stats(context, &arg->stats);
 }
 
 /**

@@ -517,11 +517,21 @@ out:
  * vtds_context_stats() - VTDS_IOC_STATS
  * @context: context
  * @stats: results
+ *
+ * Return: 0, or -EINTR if the process is being killed.
  */
-void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
+int vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
 {
 	struct vtds_counters *c = &context->engine.counters;
 	unsigned int i;
+
+	if (down_read_killable(&context->engine.lock))
+		return -EINTR;
+	stats->invalidations = atomic64_read(&context->invalidations);
+	stats->switches = context->switches;
+	stats->endpoints = list_count_nodes(&context->endpoints);
+	stats->domains = list_count_nodes(&context->engine.domains);
+	up_read(&context->engine.lock);
 
 	stats->writes = atomic64_read(&c->writes);
 	stats->writes_structural = atomic64_read(&c->writes_structural);
@@ -539,15 +549,9 @@ void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
 	for (i = 0; i < VTDS_REASON_NR; i++)
 		stats->rejects[i] = atomic64_read(&c->rejects[i]);
 
-	down_read(&context->engine.lock);
-	stats->invalidations = atomic64_read(&context->invalidations);
-	stats->switches = context->switches;
-	stats->endpoints = list_count_nodes(&context->endpoints);
-	stats->domains = list_count_nodes(&context->engine.domains);
-	up_read(&context->engine.lock);
-
 	spin_lock(&context->events.lock);
 	stats->events = context->events.total;
 	stats->events_lost = context->events.total_lost;
 	spin_unlock(&context->events.lock);
+	return 0;
 }

@@ -162,7 +162,7 @@ int vtds_context_set_root(struct vtds_context *context,
 int vtds_context_invalidate(struct vtds_context *context,
 			    const struct vtds_inv_entry *inv);
 int vtds_context_translate(struct vtds_context *context, struct vtds_translate *t);
-void vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats);
+int vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats);
 
 /* endpoint.c */
 struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,

@@ -59,8 +59,11 @@ static int stats_show(struct seq_file *seq, void *unused)
 {
 	struct vtds_stats stats = {};
 	unsigned int i;
+	int err;
 
-	vtds_context_stats(seq->private, &stats);
+	err = vtds_context_stats(seq->private, &stats);
+	if (err)
+		return err;
 	for (i = 0; i < ARRAY_SIZE(stat_names); i++)
 		seq_printf(seq, "%s %llu\n", stat_names[i].name,
 			   *(const u64 *)((const char *)&stats + stat_names[i].offset));
