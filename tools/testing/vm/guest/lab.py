@@ -130,30 +130,36 @@ class Peer:
 class Guest:
     """A QEMU process, and the Linux guest in it."""
 
-    def __init__(self, out, name, assigned, kernel="6.1", append="", cpus=1,
-                 viommu="intel", iommu="shadow=on"):
-        """Start it. Logs go to out/name.*; append: more of its command line."""
+    def __init__(self, out, name, assigned=(), kernel="6.1", append="", cpus=1,
+                 viommu="intel", iommu="shadow=on", command=None):
+        """Start it. Logs go to out/name.*; append: more of its command line; command:
+        QEMU and the machine, instead of what assigned, cpus, viommu, iommu say."""
         self.out, self.name = pathlib.Path(out), name
         # Serial output to a file that is not local takes a millisecond a byte.
         self.dir = pathlib.Path(tempfile.mkdtemp())
         self.console = self.dir / "console"
         self.said = b""
+        command = command or self.machine(assigned, cpus, viommu, iommu)
         command = [
-            QEMU, "-nodefaults", "-no-user-config", "-display", "none",
-            # Not XSAVE: Linux 6.1 prints a long warning about how TCG's looks.
-            "-accel", "kvm", "-cpu", "host,-xsave", "-M", "q35,kernel-irqchip=split",
-            "-smp", str(cpus), "-m", "512M",
+            *command, "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", IMAGES / kernel / "vmlinuz", "-initrd", IMAGES / f"initrd-{kernel}",
             "-append", f"console=ttyS0 nokaslr intel_iommu=on {append}",
             "-serial", f"file:{self.console}",
-            "-serial", f"unix:{self.dir}/port,server=on,wait=off",
-            "-device", f"{viommu}-iommu,intremap=on,{iommu}"]
-        for device in assigned:
-            command += ["-device", f"vfio-pci,host={device.address}"]
+            "-serial", f"unix:{self.dir}/port,server=on,wait=off"]
         with (self.dir / "qemu").open("wb") as output:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output,
                                             stderr=subprocess.STDOUT)
         self.port = None
+
+    @staticmethod
+    def machine(assigned, cpus, viommu, iommu):
+        # Not XSAVE: Linux 6.1 prints a long warning about how TCG's looks.
+        command = [QEMU, "-accel", "kvm", "-cpu", "host,-xsave",
+                   "-M", "q35,kernel-irqchip=split", "-smp", str(cpus), "-m", "512M",
+                   "-device", f"{viommu}-iommu,intremap=on,{iommu}"]
+        for device in assigned:
+            command += ["-device", f"vfio-pci,host={device.address}"]
+        return command
 
     def __enter__(self):
         return self
