@@ -5,7 +5,6 @@
  */
 #include <linux/bitmap.h>
 #include <linux/sched.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "node.h"
@@ -33,18 +32,6 @@ void vtds_entry_reject(struct vtds_node *node, unsigned int i, u64 gpa,
 
 	node->domain->engine->refusals++;
 	vtds_engine_reject(node->domain->engine, &reject);
-}
-
-/**
- * vtds_out_of_patience() - whether to add no more
- * @engine: engine
- *
- * What is applied is bounded by the limits; what is refused costs time as well.
- * The counter is for the one who holds the lock for writing; others blur it.
- */
-bool vtds_out_of_patience(struct vtds_engine *engine)
-{
-	return engine->refusals > VTDS_MAX_REFUSALS || fatal_signal_pending(current);
 }
 
 /**
@@ -83,11 +70,14 @@ static void unmap_sync_unpin(struct vtds_node *node, u64 iova, u64 gpa,
 }
 
 /* Leading pages that the host can map. */
-static unsigned int check_pages(struct vtds_host *host, u64 iova, unsigned int n,
+static unsigned int check_pages(struct vtds_node *node, u64 iova, unsigned int n,
 				enum vtds_reason *reason)
 {
+	struct vtds_host *host = node->domain->host;
 	unsigned int i;
 
+	if (node->mappable)
+		return n;
 	*reason = host->ops->check(host, iova, iova + ((u64)n << PAGE_SHIFT) - 1);
 	if (!*reason || n == 1)
 		return *reason ? 0 : n;
@@ -136,11 +126,10 @@ static unsigned int map_pages(struct vtds_node *node, u64 iova, u64 gpa,
 			      enum vtds_reason *reason)
 {
 	struct vtds_engine *engine = node->domain->engine;
-	struct vtds_host *host = node->domain->host;
 	unsigned int pinned, mapped, charged;
 	int err = 0;
 
-	n = check_pages(host, iova, n, reason);
+	n = check_pages(node, iova, n, reason);
 	if (!n)
 		return 0;
 	charged = charge_pages(engine, n) ? n : charge_pages(engine, 1);
@@ -150,7 +139,7 @@ static unsigned int map_pages(struct vtds_node *node, u64 iova, u64 gpa,
 	}
 	pinned = engine->guest->pin(engine, gpa >> PAGE_SHIFT, charged, perm & VTDS_W,
 				    pfns, &err);
-	mapped = map_pinned(host, iova, pinned, perm, pfns);
+	mapped = map_pinned(node->domain->host, iova, pinned, perm, pfns);
 	if (mapped < pinned) {
 		engine->guest->unpin(engine, (gpa >> PAGE_SHIFT) + mapped,
 				     pinned - mapped, perm & VTDS_W);
@@ -243,33 +232,6 @@ void vtds_run_map(struct vtds_node *node, struct vtds_run *run)
 		run->n -= done;
 		run->gpa += (u64)done << PAGE_SHIFT;
 	}
-}
-
-/**
- * vtds_run_add() - add a leaf to a run, mapping the run before if it does not fit
- * @node: node
- * @run: the run
- * @i: index of the entry
- * @e: the entry, decoded
- *
- * A run ends one short of the table: as a whole the host could map it with one
- * page, which could not be unmapped entry by entry.
- *
- * Context: engine->lock write-held; may sleep.
- */
-void vtds_run_add(struct vtds_node *node, struct vtds_run *run, unsigned int i,
-		  const struct vtds_entry *e)
-{
-	if (run->n && (i != run->first + run->n || run->n == VTDS_TABLE_ENTRIES - 1 ||
-		       e->gpa != run->gpa + ((u64)run->n << PAGE_SHIFT) ||
-		       e->perm != run->perm))
-		vtds_run_map(node, run);
-	if (!run->n) {
-		run->first = i;
-		run->gpa = e->gpa;
-		run->perm = e->perm;
-	}
-	run->n++;
 }
 
 static bool is_hole(enum vtds_reason reason)
@@ -404,6 +366,37 @@ void vtds_leaf_map_superpage(struct vtds_node *node, unsigned int i,
 		kvfree(sp.mapped);
 }
 
+/*
+ * map_pages() for a single one: no write is trapped more often than the one that
+ * comes here. Return: 0, or why not.
+ */
+static enum vtds_reason map_page(struct vtds_node *node, u64 iova,
+				 const struct vtds_entry *e)
+{
+	struct vtds_engine *engine = node->domain->engine;
+	struct vtds_host *host = node->domain->host;
+	enum vtds_reason reason;
+	u64 pfn;
+	int err;
+
+	if (!check_pages(node, iova, 1, &reason))
+		return reason;
+	if (!charge_pages(engine, 1))
+		return VTDS_REASON_LIMIT;
+	if (!engine->guest->pin(engine, e->gpa >> PAGE_SHIFT, 1, e->perm & VTDS_W, &pfn,
+				&err)) {
+		reason = vtds_pin_reason(err);
+		goto err_uncharge;
+	}
+	if (!host->ops->map(host, iova, pfn << PAGE_SHIFT, PAGE_SIZE, e->perm))
+		return 0;
+	engine->guest->unpin(engine, e->gpa >> PAGE_SHIFT, 1, e->perm & VTDS_W);
+	reason = VTDS_REASON_HOST;
+err_uncharge:
+	atomic64_dec(&engine->counters.mapped_pages);
+	return reason;
+}
+
 /**
  * vtds_leaf_map_page() - map one 4 KiB leaf
  * @node: node
@@ -416,10 +409,9 @@ void vtds_leaf_map_superpage(struct vtds_node *node, unsigned int i,
 bool vtds_leaf_map_page(struct vtds_node *node, unsigned int i,
 			const struct vtds_entry *e)
 {
-	enum vtds_reason reason;
-	u64 pfn;
+	enum vtds_reason reason = map_page(node, vtds_entry_iova(node, i), e);
 
-	if (map_pages(node, vtds_entry_iova(node, i), e->gpa, 1, e->perm, &pfn, &reason)) {
+	if (!reason) {
 		entries_applied(node, i, 1, e->gpa, e->perm);
 		return true;
 	}

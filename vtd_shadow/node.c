@@ -55,8 +55,13 @@ static bool sync_old(struct vtds_node *node, unsigned int i, u64 raw,
 		     const struct vtds_entry *new)
 {
 	struct vtds_node *child = entry_child(node, i);
-	struct vtds_entry old = vtds_entry_decode(node, i, node->raw[i]);
+	struct vtds_entry old;
 
+	if (!child && new->type == VTDS_ENTRY_NONE) {
+		vtds_leaf_queue(node, i);
+		return true;
+	}
+	old = vtds_entry_decode(node, i, node->raw[i]);
 	if (vtds_entry_same(&old, new)) {
 		/* The guest put it back, or changed what does not matter. */
 		node->raw[i] = raw;
@@ -66,15 +71,31 @@ static bool sync_old(struct vtds_node *node, unsigned int i, u64 raw,
 		}
 		return true;
 	}
-	if (!child && new->type == VTDS_ENTRY_NONE) {
-		vtds_leaf_queue(node, i);
-		return true;
-	}
 	if (child)
 		vtds_node_unlink(child);
 	else
 		vtds_leaf_remove(node, i);
 	return false;
+}
+
+/*
+ * Add a leaf to a run. One that does not fit, or a full one, is mapped before. A
+ * run ends one short of the table: as a whole the host could map it with one page,
+ * which could not be unmapped entry by entry.
+ */
+static void run_add(struct vtds_node *node, struct vtds_run *run, unsigned int i,
+		    const struct vtds_entry *e)
+{
+	if (run->n && (i != run->first + run->n || run->n == VTDS_TABLE_ENTRIES - 1 ||
+		       e->gpa != run->gpa + ((u64)run->n << PAGE_SHIFT) ||
+		       e->perm != run->perm))
+		vtds_run_map(node, run);
+	if (!run->n) {
+		run->first = i;
+		run->gpa = e->gpa;
+		run->perm = e->perm;
+	}
+	run->n++;
 }
 
 /*
@@ -113,7 +134,7 @@ static bool sync_entry(struct vtds_node *node, unsigned int i, struct vtds_run *
 		if (node->level > 1)
 			vtds_leaf_map_superpage(node, i, &new);
 		else if (run)
-			vtds_run_add(node, run, i, &new);
+			run_add(node, run, i, &new);
 		else if (!vtds_leaf_map_page(node, i, &new))
 			return false;
 		break;
@@ -150,7 +171,7 @@ void vtds_page_sync(struct vtds_engine *engine, u64 gfn, unsigned int first,
 	struct vtds_node *node;
 
 	vtds_assert_structural(engine);
-	while ((page = xa_load(&engine->pages, gfn))) {
+	while ((page = vtds_page_find(engine, gfn))) {
 		node = list_first_entry_or_null(&page->nodes, struct vtds_node,
 						page_link);
 		if (!node || node->pass == pass)
@@ -209,6 +230,7 @@ static struct vtds_node *node_alloc(struct vtds_domain *domain,
 				    const struct vtds_entry *e)
 {
 	struct vtds_node *node = kmem_cache_zalloc(vtds_node_cache, GFP_KERNEL_ACCOUNT);
+	struct vtds_host *host = domain->host;
 
 	if (!node)
 		return NULL;
@@ -224,6 +246,7 @@ static struct vtds_node *node_alloc(struct vtds_domain *domain,
 	node->perm = e->perm;
 	node->pass = domain->engine->pass;
 	node->iova = parent ? vtds_entry_iova(parent, index) : 0;
+	node->mappable = !host->ops->check(host, node->iova, vtds_node_last_iova(node));
 	mutex_init(&node->lock);
 	xa_init_flags(&node->partial, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&node->queue_link);

@@ -6,6 +6,7 @@
 #define VTDS_NODE_H
 
 #include <linux/lockdep.h>
+#include <linux/sched/signal.h>
 
 #include "engine.h"
 
@@ -28,9 +29,18 @@ static inline u64 vtds_node_last_iova(const struct vtds_node *node)
 	return node->iova | (bits < 64 ? BIT_ULL(bits) - 1 : U64_MAX);
 }
 
+/*
+ * What is applied is bounded by the limits; what is refused costs time as well.
+ * The counter is for the one who holds the lock for writing; others blur it.
+ */
+static inline bool vtds_out_of_patience(struct vtds_engine *engine)
+{
+	return engine->refusals > VTDS_MAX_REFUSALS || fatal_signal_pending(current);
+}
+
 /* The entry as it counts here: nothing is present that gives no access. */
-static inline struct vtds_entry vtds_entry_decode(const struct vtds_node *node,
-						  unsigned int i, u64 raw)
+static __always_inline struct vtds_entry
+vtds_entry_decode(const struct vtds_node *node, unsigned int i, u64 raw)
 {
 	struct vtds_entry e = vtds_fmt_decode(&node->domain->engine->fmt,
 					      node->level, i, raw);
@@ -61,12 +71,9 @@ struct vtds_run {
 
 void vtds_entry_reject(struct vtds_node *node, unsigned int i, u64 gpa,
 		       enum vtds_reason reason);
-bool vtds_out_of_patience(struct vtds_engine *engine);
 enum vtds_reason vtds_pin_reason(int err);
 void vtds_domain_sync(struct vtds_domain *domain, struct iommu_iotlb_gather *gather);
 
-void vtds_run_add(struct vtds_node *node, struct vtds_run *run, unsigned int i,
-		  const struct vtds_entry *e);
 void vtds_run_map(struct vtds_node *node, struct vtds_run *run);
 bool vtds_leaf_map_page(struct vtds_node *node, unsigned int i,
 			const struct vtds_entry *e);
