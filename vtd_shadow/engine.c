@@ -53,7 +53,7 @@ void vtds_engine_reject(struct vtds_engine *engine, const struct vtds_reject *re
 static bool write_leaves(struct vtds_engine *engine, u64 gpa, unsigned int first,
 			 unsigned int last)
 {
-	struct vtds_page *page = xa_load(&engine->pages, gpa >> VTDS_TABLE_SHIFT);
+	struct vtds_page *page = vtds_page_find(engine, gpa >> VTDS_TABLE_SHIFT);
 	struct vtds_node *node;
 	bool structural;
 
@@ -76,7 +76,7 @@ static void write_structural(struct vtds_engine *engine, u64 gpa,
 	atomic64_inc(&engine->counters.writes_structural);
 	engine->refusals = 0;
 	vtds_page_sync(engine, gfn, first, last);
-	page = xa_load(&engine->pages, gfn);
+	page = vtds_page_find(engine, gfn);
 	if (page && page->watches)
 		engine->client->root_written(engine, gpa, bytes);
 }

@@ -22,7 +22,8 @@
  * Locking, outermost first; Documentation/locking.rst has the whole picture:
  *
  *   engine->lock		rwsem. Write: which nodes, pages, domains and
- *				endpoints exist; flushes. Read: leaf entries.
+ *				endpoints exist; flushes. Read: leaf entries;
+ *				engine->recent, which any reader may change.
  *     node->lock		mutex, with engine->lock read-held: the entries
  *				of one table. Not needed with it write-held.
  *       domain->queue_lock	spinlock: the list of nodes with queued entries
@@ -154,10 +155,14 @@ struct vtds_counters {
 	atomic_t queued;
 };
 
+/* A power of two: 256 MiB of leaf tables in a row */
+#define VTDS_RECENT_PAGES	128
+
 /**
  * struct vtds_engine - all shadow trees of one guest vIOMMU
  * @lock: see above
  * @pages: struct vtds_page of each tracked page, by gfn
+ * @recent: some of them that were looked up last
  * @domains: list of struct vtds_domain
  * @fmt: format of the paging tables
  * @limits: bounds
@@ -171,6 +176,7 @@ struct vtds_counters {
 struct vtds_engine {
 	struct rw_semaphore lock;
 	struct xarray pages;
+	struct vtds_page *recent[VTDS_RECENT_PAGES];
 	struct list_head domains;
 	struct vtds_fmt fmt;
 	struct vtds_limits limits;
@@ -235,6 +241,7 @@ struct vtds_domain {
  * @parent_index: where it does
  * @level: level of the table
  * @perm: access that the entries on the way here leave
+ * @mappable: nothing of its IOVA range is reserved, or beyond the host's aperture
  * @iova: first IOVA of the table
  * @pass: the last vtds_page_sync() that it was part of
  * @lock: protects what follows, see above
@@ -254,6 +261,7 @@ struct vtds_node {
 	u16 parent_index;
 	u8 level;
 	u8 perm;
+	bool mappable;
 	u64 iova;
 	u64 pass;
 	struct mutex lock;	/* what follows */
@@ -301,6 +309,7 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 			struct vtds_lookup *result);
 
 /* page.c */
+struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn);
 void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page);
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn);

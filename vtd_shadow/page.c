@@ -9,6 +9,34 @@
 #include "engine.h"
 #include "trace.h"
 
+static struct vtds_page **recent_slot(struct vtds_engine *engine, u64 gfn)
+{
+	return &engine->recent[gfn % ARRAY_SIZE(engine->recent)];
+}
+
+/**
+ * vtds_page_find() - find a tracked page
+ * @engine: engine
+ * @gfn: guest frame number
+ *
+ * A guest writes to the same few tables again and again: those found last are
+ * remembered. Many may do so at a time, of a page that none of them can free.
+ *
+ * Context: engine->lock held. Return: the page, or NULL.
+ */
+struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn)
+{
+	struct vtds_page **recent = recent_slot(engine, gfn);
+	struct vtds_page *page = READ_ONCE(*recent);
+
+	if (page && page->gfn == gfn)
+		return page;
+	page = xa_load(&engine->pages, gfn);
+	if (page)
+		WRITE_ONCE(*recent, page);
+	return page;
+}
+
 /**
  * vtds_page_get() - track a guest page, or take a reference if it is tracked
  * @engine: engine
@@ -19,7 +47,7 @@
  */
 struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn)
 {
-	struct vtds_page *page = xa_load(&engine->pages, gfn);
+	struct vtds_page *page = vtds_page_find(engine, gfn);
 	int err;
 
 	vtds_assert_structural(engine);
@@ -70,6 +98,8 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
 		return;
 
 	xa_erase(&engine->pages, page->gfn);
+	if (*recent_slot(engine, page->gfn) == page)
+		*recent_slot(engine, page->gfn) = NULL;
 	engine->guest->untrack(engine, page->gfn, page->gone);
 	atomic64_dec(&engine->counters.tracked_pages);
 	trace_vtds_track(page->gfn, false);

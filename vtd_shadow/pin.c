@@ -34,11 +34,13 @@ static_assert(52 - PAGE_SHIFT + PIN_USERS_BITS <= 64);
 
 /**
  * struct pin_block - the pins of VTDS_PIN_BATCH pages of guest memory
+ * @index: which: the first one's frame number divided by that
  * @lock: protects what follows
  * @idle: how many words have no users
  * @words: by page: 0 if it is not pinned
  */
 struct pin_block {
+	u64 index;
 	spinlock_t lock;	/* all below */
 	unsigned int idle;
 	u64 *words;
@@ -56,9 +58,19 @@ static u64 word_users(u64 word)
 
 /* ---- blocks ---- */
 
+/* Those found last are remembered, as blocks stay. */
 static struct pin_block *block_find(struct vtds_pins *pins, u64 gfn, bool write)
 {
-	return xa_load(&pins->blocks[write], gfn / VTDS_PIN_BATCH);
+	u64 index = gfn / VTDS_PIN_BATCH;
+	struct pin_block **recent = &pins->recent[write][index % VTDS_PIN_RECENT];
+	struct pin_block *block = READ_ONCE(*recent);
+
+	if (block && block->index == index)
+		return block;
+	block = xa_load(&pins->blocks[write], index);
+	if (block)
+		smp_store_release(recent, block);	/* whole, for the reader above */
+	return block;
 }
 
 static void block_free(struct pin_block *block)
@@ -76,6 +88,7 @@ static struct pin_block *block_make(struct vtds_pins *pins, u64 gfn, bool write)
 	BUILD_BUG_ON(VTDS_PIN_BATCH * sizeof(u64) != PAGE_SIZE);
 	if (!block)
 		return NULL;
+	block->index = gfn / VTDS_PIN_BATCH;
 	spin_lock_init(&block->lock);
 	block->words = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (!block->words)
@@ -277,9 +290,13 @@ static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gf
  */
 int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u64 *pfn)
 {
+	struct pin_block *block = block_find(pins, gfn, write);
+	unsigned int missing;
 	struct page *page;
 	int err;
 
+	if (block && pin_again(pins, block, gfn % VTDS_PIN_BATCH, 1, pfn, &missing) > 0)
+		return 0;
 	return pin_pages(pins, vm, gfn, 1, write, &page, pfn, &err) ? 0 : err;
 }
 

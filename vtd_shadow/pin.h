@@ -8,15 +8,20 @@
 
 struct mm_struct;
 struct page;
+struct pin_block;
 struct vtds_vm;
 
 /* Pages that vtds_pin_range() does at most. */
 #define VTDS_PIN_BATCH	512
 
+/* A power of two: half a GiB of guest memory */
+#define VTDS_PIN_RECENT	256
+
 /**
  * struct vtds_pins - the pinned pages of a guest
  * @blocks: struct pin_block for each VTDS_PIN_BATCH pages, of those pinned for
  *	reading [0] and for writing [1]
+ * @recent: some of them that were used last
  * @mm: the VMM, which is charged
  * @count: pinned pages, idle ones included
  * @idle: pages that nobody uses, kept for the next one
@@ -25,6 +30,7 @@ struct vtds_vm;
  */
 struct vtds_pins {
 	struct xarray blocks[2];
+	struct pin_block *recent[2][VTDS_PIN_RECENT];
 	struct mm_struct *mm;
 	atomic64_t count;
 	atomic64_t idle;

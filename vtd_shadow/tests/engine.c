@@ -11,5 +11,6 @@
 	kmem_cache_create("vtds_test_node", sizeof(struct type), 0, flags, NULL)
 
 #include "../engine.c"
+#include "../leaf.c"
 #include "../node.c"
 #include "../page.c"

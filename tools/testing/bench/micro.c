@@ -272,6 +272,20 @@ static double map_again(void)
 	return median(map, ROUNDS) / (double)BURST;
 }
 
+/* The guest writes what is there already, as AMD's driver does after each change. */
+static void measure_same(void)
+{
+	u64 base = burst_base(&env.vm), same[ROUNDS];
+	int r;
+
+	map_burst(BURST, 0);
+	for (r = 0; r < ROUNDS; r++)
+		same[r] = map_burst(BURST, 0) - base;
+	unmap_burst(BURST);
+	env_flush(&env);
+	print_result("write_same", median(same, ROUNDS) / (double)BURST, floor_.trap);
+}
+
 /* Put back before the flush; another page over what is queued; over what is mapped. */
 static void measure_remap(void)
 {
@@ -307,6 +321,23 @@ static void measure_invalidate(unsigned int n)
 	}
 	snprintf(name, sizeof(name), "invalidate_%u", n);
 	print_result(name, median(v, ROUNDS), floor_.unmap[n] + floor_.sync[n]);
+}
+
+/* Pages that do not follow one another, as buffers of a Linux guest. */
+static void measure_invalidate_scattered(void)
+{
+	u64 v[ROUNDS];
+	int r, i;
+
+	for (r = 0; r < ROUNDS; r++) {
+		for (i = 0; i < BURST; i++)
+			burst_set(i, entries[i], leaf(i * 37 % BURST * 100));
+		burst_run(&env.vm, BURST);
+		unmap_burst(BURST);
+		v[r] = timed_flush();
+	}
+	print_result("invalidate_64_scattered", median(v, ROUNDS),
+		     floor_.unmap[BURST] + floor_.sync[BURST]);
 }
 
 /* ---- tables ---- */
@@ -353,24 +384,33 @@ static void measure_link(const char *suffix, bool fresh)
 		     floor_.trap + floor_.unmap[TABLE] + floor_.sync[TABLE]);
 }
 
-/* Free memory, less what the host's IOMMU driver took: the module's. */
-static u64 proc_value(const char *path, const char *name)
+/* Sum of a value that a file shows, maybe for several things. */
+static u64 proc_value(const char *path, const char *format)
 {
+	u64 value, sum = 0;
 	char line[128];
-	u64 value = 0;
 	FILE *f = fopen(path, "re");
 
 	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, strlen(name)))
-			value = strtoull(line + strlen(name), NULL, 10);
+		if (sscanf(line, format, &value) == 1)
+			sum += value;
 	fclose(f);
-	return value;
+	return sum;
 }
 
+/*
+ * The module's memory, but for a constant: what is not free, less what the host's
+ * IOMMU driver took. Free are also the pages that processors keep for themselves.
+ */
 static int64_t used_bytes(void)
 {
-	return -(int64_t)(proc_value("/proc/meminfo", "MemFree:") * 1024) -
-		(int64_t)(proc_value("/proc/vmstat", "nr_iommu_pages ") * PAGE_BYTES);
+	int64_t pages;
+
+	proc_value("/proc/sys/vm/stat_refresh", "%llu");
+	pages = proc_value("/proc/vmstat", "nr_free_pages %llu") +
+		proc_value("/proc/vmstat", "nr_iommu_pages %llu") +
+		proc_value("/proc/zoneinfo", " count: %llu");
+	return -pages * PAGE_BYTES;
 }
 
 /* A domain of DATA_BYTES, @times side by side in leaves of @level. */
@@ -534,9 +574,11 @@ int main(int argc, char **argv)
 	measure_untracked();
 	measure_map_unmap();
 	print_result("write_map_again", map_again(), floor_.trap + floor_.map);
+	measure_same();
 	measure_remap();
 	measure_invalidate(1);
 	measure_invalidate(BURST);
+	measure_invalidate_scattered();
 	measure_invalidate(TABLE);
 	measure_link("", true);
 	measure_link("_again", false);

@@ -38,7 +38,7 @@ fmt_includes() {
 	done
 }
 engine_includes() {
-	includes vtd_shadow/{engine,node,page}.[ch] | grep -vxE '(engine|trace|reason|fmt/.*)\.h'
+	includes vtd_shadow/{engine,node,leaf,page}.[ch] | grep -vxE '(engine|node|trace|reason|fmt/.*)\.h'
 }
 result "layers: fmt/ includes nothing of the rest" silent fmt_includes
 result "layers: the engine includes only fmt/ and itself" silent engine_includes
