@@ -116,6 +116,21 @@ static void client_root_written(struct vtds_engine *engine, u64 gpa, unsigned in
 	vtds_endpoints_written(context_of(engine), gpa, bytes);
 }
 
+static int client_gate_close(struct vtds_engine *engine, bool contended)
+{
+	return vtds_gate_close(context_of(engine), contended);
+}
+
+static void client_gate_zap(struct vtds_engine *engine)
+{
+	vtds_gate_zap(context_of(engine));
+}
+
+static void client_gate_open(struct vtds_engine *engine)
+{
+	vtds_gate_open(context_of(engine));
+}
+
 static void client_queued(struct vtds_engine *engine)
 {
 	struct vtds_context *context = context_of(engine);
@@ -126,6 +141,9 @@ static void client_queued(struct vtds_engine *engine)
 static const struct vtds_engine_client context_engine_client = {
 	.report = client_report,
 	.root_written = client_root_written,
+	.gate_close = client_gate_close,
+	.gate_zap = client_gate_zap,
+	.gate_open = client_gate_open,
 	.queued = client_queued,
 };
 
@@ -154,6 +172,7 @@ struct vtds_context *vtds_context_alloc(void)
 	context->mm = current->mm;
 	mmgrab(context->mm);
 	mutex_init(&context->attach_lock);
+	init_rwsem(&context->gate);
 	vtds_engine_init(&context->engine, &context_guest_ops, &context_engine_client);
 	vtds_pins_init(&context->pins, context->mm);
 	INIT_LIST_HEAD(&context->endpoints);
@@ -173,6 +192,15 @@ static void context_release(struct kref *ref)
 	vtds_pins_fini(&context->pins);
 	mmdrop(context->mm);
 	kvfree(context);
+}
+
+/**
+ * vtds_context_get() - take another reference
+ * @context: context
+ */
+void vtds_context_get(struct vtds_context *context)
+{
+	kref_get(&context->ref);
 }
 
 /**
@@ -529,6 +557,7 @@ int vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
 		return -EINTR;
 	stats->invalidations = atomic64_read(&context->invalidations);
 	stats->switches = context->switches;
+	stats->gatings = atomic64_read(&context->gatings);
 	stats->endpoints = list_count_nodes(&context->endpoints);
 	stats->domains = list_count_nodes(&context->engine.domains);
 	up_read(&context->engine.lock);

@@ -6,8 +6,9 @@
  * Locking, outermost first; Documentation/locking.rst has the whole picture:
  *
  *   context->attach_lock	mutex: attach, detach, and with it context->vm
- *     context->engine.lock	rwsem, for writing: all the rest
- *       group registry	mutex: which groups exist, over all contexts
+ *     context->gate		rwsem: who starts DMA; see gate.c
+ *       context->engine.lock	rwsem, for writing: all the rest
+ *         group registry	mutex: which groups exist, over all contexts
  */
 #ifndef VTDS_CONTEXT_H
 #define VTDS_CONTEXT_H
@@ -22,6 +23,7 @@
 #include "pin.h"
 
 struct dentry;
+struct address_space;
 struct device;
 struct kvm;
 struct vtds_context;
@@ -68,6 +70,7 @@ struct vtds_step {
  * @group: its IOMMU group
  * @group_link: in group->endpoints
  * @dev: the device
+ * @mapping: what processes map of its BARs
  * @requester_id: as the guest sees it
  * @steps: root and context table
  * @target: where the guest's tables send it
@@ -78,6 +81,7 @@ struct vtds_endpoint {
 	struct vtds_group *group;
 	struct list_head group_link;
 	struct device *dev;
+	struct address_space *mapping;
 	u16 requester_id;
 	struct vtds_step steps[VTDS_STEPS];
 	struct vtds_target target;
@@ -110,10 +114,11 @@ struct vtds_group {
  * @ref: the file and each endpoint hold one
  * @mm: process that opened it, the VMM
  * @attach_lock: see above
+ * @gate: see gate.c; closed while it is held for writing
  * @engine: shadow trees; engine.lock protects all that follows
  * @pins: pinned guest pages
  * @vm: the VM, while there is an endpoint
- * @endpoints: attached devices
+ * @endpoints: attached devices; for changes the gate is closed as well
  * @events: what the VMM is told
  * @flush_work: flush of queued entries that no invalidation came for
  * @unmap_delay: jiffies until then
@@ -124,12 +129,14 @@ struct vtds_group {
  * @root_bytes: size of the device table
  * @invalidations: counter
  * @switches: counter
+ * @gatings: counter
  * @debugfs: directory that shows it
  */
 struct vtds_context {
 	struct kref ref;
 	struct mm_struct *mm;
 	struct mutex attach_lock;	/* attach, detach; vm */
+	struct rw_semaphore gate;	/* doorbells; see gate.c */
 	struct vtds_engine engine;
 	struct vtds_pins pins;
 	struct vtds_vm *vm;
@@ -144,6 +151,7 @@ struct vtds_context {
 	u64 root_bytes;
 	atomic64_t invalidations;
 	u64 switches;
+	atomic64_t gatings;
 	struct dentry *debugfs;
 };
 
@@ -155,6 +163,7 @@ int vtds_context_init(void);
 void vtds_context_fini(void);
 struct vtds_context *vtds_context_alloc(void);
 void vtds_context_close(struct vtds_context *context);
+void vtds_context_get(struct vtds_context *context);
 void vtds_context_put(struct vtds_context *context);
 int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup);
 int vtds_context_set_root(struct vtds_context *context,
@@ -166,14 +175,23 @@ int vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats);
 
 /* endpoint.c */
 struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
-					   struct device *dev, struct kvm *kvm,
-					   u16 requester_id);
+					   struct device *dev,
+					   struct address_space *mapping,
+					   struct kvm *kvm, u16 requester_id);
 int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force);
 struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 					 u32 requester_id);
 void vtds_endpoints_update(struct vtds_context *context);
 void vtds_endpoints_written(struct vtds_context *context, u64 gpa,
 			    unsigned int bytes);
+
+/* gate.c */
+int vtds_gate_close(struct vtds_context *context, bool contended);
+void vtds_gate_open(struct vtds_context *context);
+void vtds_gate_zap(struct vtds_context *context);
+bool vtds_gate_pass(struct vtds_context *context);
+void vtds_gate_passed(struct vtds_context *context);
+int vtds_gate_wait(struct vtds_context *context);
 
 /* resolve.c */
 void vtds_resolve(struct vtds_endpoint *endpoint, struct vtds_target *target);

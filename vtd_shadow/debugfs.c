@@ -50,9 +50,9 @@ static const struct {
 } stat_names[] = {
 	STAT(writes), STAT(writes_structural), STAT(maps), STAT(unmaps), STAT(remaps),
 	STAT(host_flushes), STAT(invalidations), STAT(links), STAT(unlinks),
-	STAT(switches), STAT(events), STAT(events_lost), STAT(endpoints), STAT(domains),
-	STAT(tables), STAT(tracked_pages), STAT(mappings), STAT(queued),
-	STAT(pinned_pages),
+	STAT(switches), STAT(gatings), STAT(events), STAT(events_lost),
+	STAT(endpoints), STAT(domains), STAT(tables), STAT(tracked_pages),
+	STAT(mappings), STAT(queued), STAT(pinned_pages),
 };
 
 static int stats_show(struct seq_file *seq, void *unused)

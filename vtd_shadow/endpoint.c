@@ -110,6 +110,25 @@ static int endpoint_add(struct vtds_endpoint *endpoint)
 	return 0;
 }
 
+/* What it takes to change which endpoints there are. */
+static int endpoint_lock(struct vtds_context *context)
+{
+	int err = down_write_killable(&context->gate);
+
+	if (err)
+		return err;
+	err = down_write_killable(&context->engine.lock);
+	if (err)
+		up_write(&context->gate);
+	return err;
+}
+
+static void endpoint_unlock(struct vtds_context *context)
+{
+	up_write(&context->engine.lock);
+	up_write(&context->gate);
+}
+
 /* The VM comes with the first endpoint and goes with the last one. */
 static void context_put_vm(struct vtds_context *context)
 {
@@ -141,6 +160,7 @@ static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
  * vtds_endpoint_attach() - put a device behind a guest vIOMMU
  * @context: vIOMMU
  * @dev: the device, whose DMA this process owns
+ * @mapping: what processes map of its BARs
  * @kvm: VM that the device is assigned to, or NULL
  * @requester_id: as the guest sees it
  *
@@ -150,8 +170,9 @@ static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
  * IOMMU group, -ENOMEM.
  */
 struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
-					   struct device *dev, struct kvm *kvm,
-					   u16 requester_id)
+					   struct device *dev,
+					   struct address_space *mapping,
+					   struct kvm *kvm, u16 requester_id)
 {
 	struct vtds_endpoint *endpoint;
 	int err;
@@ -163,6 +184,7 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 		return ERR_PTR(-ENOMEM);
 	endpoint->context = context;
 	endpoint->dev = dev;
+	endpoint->mapping = mapping;
 	endpoint->requester_id = requester_id;
 
 	mutex_lock(&context->attach_lock);
@@ -170,10 +192,10 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 	if (err)
 		goto err_unlock;
 
-	err = down_write_killable(&context->engine.lock);
+	err = endpoint_lock(context);
 	if (!err) {
 		err = endpoint_add(endpoint);
-		up_write(&context->engine.lock);
+		endpoint_unlock(context);
 	}
 	if (err) {
 		context_put_vm(context);
@@ -204,6 +226,7 @@ int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force)
 	int err;
 
 	mutex_lock(&context->attach_lock);
+	down_write(&context->gate);
 	down_write(&context->engine.lock);
 	err = vtds_group_leave(endpoint, force);
 	if (!err) {
@@ -211,7 +234,7 @@ int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force)
 		list_del(&endpoint->link);
 		vtds_resolve_clear(endpoint);
 	}
-	up_write(&context->engine.lock);
+	endpoint_unlock(context);
 	if (!err)
 		context_put_vm(context);
 	mutex_unlock(&context->attach_lock);

@@ -49,21 +49,38 @@ void vtds_engine_reject(struct vtds_engine *engine, const struct vtds_reject *re
 	engine->client->report(engine, reject);
 }
 
-/* With engine->lock read-held. Return: whether a structural pass is needed. */
-static bool write_leaves(struct vtds_engine *engine, u64 gpa, unsigned int first,
-			 unsigned int last)
+/**
+ * enum pass - what a write takes
+ * @PASS_LEAVES: it was only leaves, and is done
+ * @PASS_STRUCTURE: a pass with engine->lock held for writing
+ * @PASS_LINKS: the same, and other vCPUs may be using what it links
+ */
+enum pass {
+	PASS_LEAVES,
+	PASS_STRUCTURE,
+	PASS_LINKS,
+};
+
+/* With engine->lock read-held. */
+static enum pass write_leaves(struct vtds_engine *engine, u64 gpa, unsigned int first,
+			      unsigned int last)
 {
 	struct vtds_page *page = vtds_page_find(engine, gpa >> VTDS_TABLE_SHIFT);
+	enum pass pass = PASS_LEAVES;
 	struct vtds_node *node;
-	bool structural;
 
 	if (!page)
-		return false;
+		return pass;
 	atomic64_inc(&engine->counters.writes);
-	structural = page->watches;
-	list_for_each_entry(node, &page->nodes, page_link)
-		structural |= !vtds_node_sync_leaves(node, first, last);
-	return structural;
+	if (page->watches)
+		pass = PASS_LINKS;
+	list_for_each_entry(node, &page->nodes, page_link) {
+		if (vtds_node_sync_leaves(node, first, last))
+			continue;
+		pass = max(pass, vtds_node_links(node, first, last) ?
+			   PASS_LINKS : PASS_STRUCTURE);
+	}
+	return pass;
 }
 
 static void write_structural(struct vtds_engine *engine, u64 gpa,
@@ -99,19 +116,35 @@ void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 	unsigned int first = offset / sizeof(u64);
 	unsigned int last = min_t(unsigned int, (offset + bytes - 1) / sizeof(u64),
 				  VTDS_TABLE_ENTRIES - 1);
-	bool structural;
+	enum pass pass;
+	int gated = 0;
 
-	if (down_read_killable(&engine->lock))
-		return;
-	structural = write_leaves(engine, gpa, first, last);
+	if (!down_read_trylock(&engine->lock)) {
+		gated = engine->client->gate_close(engine, true);
+		if (gated < 0)
+			return;
+		if (down_read_killable(&engine->lock))
+			goto out;
+	}
+	pass = write_leaves(engine, gpa, first, last);
 	up_read(&engine->lock);
 
-	if (structural) {
-		if (down_write_killable(&engine->lock))
+	if (pass == PASS_LINKS) {
+		if (!gated)
+			gated = engine->client->gate_close(engine, false);
+		if (gated < 0)
 			return;
+		engine->client->gate_zap(engine);
+	}
+	if (pass != PASS_LEAVES) {
+		if (down_write_killable(&engine->lock))
+			goto out;
 		write_structural(engine, gpa, bytes, first, last);
 		up_write(&engine->lock);
 	}
+out:
+	if (gated)
+		engine->client->gate_open(engine);
 	if (atomic_read(&engine->counters.queued) >= engine->limits.queue)
 		vtds_engine_flush(engine);
 }

@@ -112,12 +112,21 @@ struct vtds_host {
  * @report: An entry was refused. Called with engine->lock held, must not sleep.
  * @root_written: The guest wrote to a page that is watched (a root, context or
  *	such table). Called with engine->lock write-held.
+ * @gate_close: Have vCPUs wait that are about to start DMA. @contended: only if one
+ *	has closed the gate already, to be the next. Called with no engine lock
+ *	held. Returns 1 if it is closed now for the caller, 0 if not, or -EINTR.
+ * @gate_zap: See to it that they come by the gate, which is closed. Called with no
+ *	engine lock held.
+ * @gate_open: Undo @gate_close. Called with no engine lock held.
  * @queued: An entry was queued on an empty queue: a flush must follow within the
  *	promised time. Called with engine->lock held, must not sleep.
  */
 struct vtds_engine_client {
 	void (*report)(struct vtds_engine *engine, const struct vtds_reject *reject);
 	void (*root_written)(struct vtds_engine *engine, u64 gpa, unsigned int bytes);
+	int (*gate_close)(struct vtds_engine *engine, bool contended);
+	void (*gate_zap)(struct vtds_engine *engine);
+	void (*gate_open)(struct vtds_engine *engine);
 	void (*queued)(struct vtds_engine *engine);
 };
 
@@ -327,6 +336,7 @@ void vtds_page_sync(struct vtds_engine *engine, u64 gfn, unsigned int first,
 bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 			   unsigned int last);
 void vtds_node_sync(struct vtds_node *node, unsigned int first, unsigned int last);
+bool vtds_node_links(struct vtds_node *node, unsigned int first, unsigned int last);
 void vtds_node_retry(struct vtds_node *node);
 void vtds_node_drop_range(struct vtds_node *node, u64 gfn, u64 last_gfn);
 void vtds_domain_flush(struct vtds_domain *domain);

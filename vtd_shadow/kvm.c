@@ -92,6 +92,12 @@ void vtds_vm_put(struct vtds_vm *vm)
 	kfree(vm);
 }
 
+/** vtds_vm_is_smp() - whether there is more than one vCPU */
+bool vtds_vm_is_smp(const struct vtds_vm *vm)
+{
+	return atomic_read(&vm->kvm->online_vcpus) > 1;
+}
+
 /** vtds_vm_is() - whether this is that VM */
 bool vtds_vm_is(const struct vtds_vm *vm, const struct kvm *kvm)
 {

@@ -25,6 +25,7 @@ struct vtds_vm_client {
 struct vtds_vm *vtds_vm_get(struct kvm *kvm, const struct vtds_vm_client *client,
 			    void *data);
 void vtds_vm_put(struct vtds_vm *vm);
+bool vtds_vm_is_smp(const struct vtds_vm *vm);
 bool vtds_vm_is(const struct vtds_vm *vm, const struct kvm *kvm);
 int vtds_vm_hva(struct vtds_vm *vm, u64 gfn, bool write, unsigned long *hva,
 		unsigned int *n);

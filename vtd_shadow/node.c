@@ -225,6 +225,27 @@ void vtds_node_sync(struct vtds_node *node, unsigned int first, unsigned int las
 	vtds_run_map(node, &run);
 }
 
+/**
+ * vtds_node_links() - whether entries of a table refer to other tables
+ * @node: node
+ * @first: first entry
+ * @last: last entry
+ *
+ * Context: engine->lock held.
+ */
+bool vtds_node_links(struct vtds_node *node, unsigned int first, unsigned int last)
+{
+	unsigned int i;
+
+	for (i = first; i <= last; i++) {
+		u64 raw = le64_to_cpu(READ_ONCE(node->page->entries[i]));
+
+		if (vtds_entry_decode(node, i, raw).type == VTDS_ENTRY_TABLE)
+			return true;
+	}
+	return false;
+}
+
 static struct vtds_node *node_alloc(struct vtds_domain *domain,
 				    struct vtds_node *parent, unsigned int index,
 				    const struct vtds_entry *e)

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A VFIO PCI driver that is vfio-pci with two ioctls more: attach the device to
- * a context, and detach it.
+ * a context, and detach it. And who touches its BARs comes by the context's gate.
  */
 #include <linux/err.h>
 #include <linux/module.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/pci.h>
+#include <linux/srcu.h>
 #include <linux/vfio_pci_core.h>
 
 #include "chdev.h"
@@ -17,14 +20,21 @@
 /**
  * struct vtds_vfio_device - a device bound to our driver
  * @core: vfio-pci's part; must be first, drvdata points to it
- * @lock: protects @endpoint
+ * @lock: protects @endpoint and changes of @context
  * @endpoint: NULL while not attached
+ * @context: the same, for who cannot take @lock; holds a reference
+ * @core_vm_ops: vfio-pci's for its mappings of BARs, from the first of them on
  */
 struct vtds_vfio_device {
 	struct vfio_pci_core_device core;
-	struct mutex lock;	/* endpoint */
+	struct mutex lock;	/* endpoint, context */
 	struct vtds_endpoint *endpoint;
+	struct vtds_context __rcu *context;
+	const struct vm_operations_struct *core_vm_ops;
 };
+
+/* Who has found a device's context, and has no reference. */
+DEFINE_STATIC_SRCU(vtds_vfio_srcu);
 
 static struct vtds_vfio_device *vtds_vfio_device(struct vfio_device *vdev)
 {
@@ -49,6 +59,25 @@ static int vtds_vfio_open_device(struct vfio_device *vdev)
 	return 0;
 }
 
+/* After attach. */
+static void publish(struct vtds_vfio_device *vtds, struct vtds_endpoint *endpoint)
+{
+	vtds->endpoint = endpoint;
+	vtds_context_get(endpoint->context);
+	rcu_assign_pointer(vtds->context, endpoint->context);
+}
+
+/* After detach. */
+static void retract(struct vtds_vfio_device *vtds)
+{
+	struct vtds_context *context;
+
+	vtds->endpoint = NULL;
+	context = rcu_replace_pointer(vtds->context, NULL, lockdep_is_held(&vtds->lock));
+	synchronize_srcu(&vtds_vfio_srcu);
+	vtds_context_put(context);
+}
+
 static void vtds_vfio_close_device(struct vfio_device *vdev)
 {
 	struct vtds_vfio_device *vtds = vtds_vfio_device(vdev);
@@ -59,9 +88,10 @@ static void vtds_vfio_close_device(struct vfio_device *vdev)
 	 */
 	vfio_pci_core_close_device(vdev);
 	mutex_lock(&vtds->lock);
-	if (vtds->endpoint)
+	if (vtds->endpoint) {
 		vtds_endpoint_detach(vtds->endpoint, true);
-	vtds->endpoint = NULL;
+		retract(vtds);
+	}
 	mutex_unlock(&vtds->lock);
 }
 
@@ -100,9 +130,10 @@ static int ioc_attach(struct vtds_vfio_device *vtds, void __user *uptr)
 		return PTR_ERR(context);
 	mutex_lock(&vtds->lock);
 	endpoint = vtds->endpoint ? ERR_PTR(-EBUSY) :
-		   vtds_endpoint_attach(context, vdev->dev, vdev->kvm, arg.requester_id);
+		   vtds_endpoint_attach(context, vdev->dev, vdev->inode->i_mapping,
+					vdev->kvm, arg.requester_id);
 	if (!IS_ERR(endpoint))
-		vtds->endpoint = endpoint;
+		publish(vtds, endpoint);
 	mutex_unlock(&vtds->lock);
 	vtds_context_put(context);
 	return PTR_ERR_OR_ZERO(endpoint);
@@ -129,7 +160,7 @@ static int ioc_detach(struct vtds_vfio_device *vtds, void __user *uptr)
 	else
 		err = vtds_endpoint_detach(vtds->endpoint, false);
 	if (!err)
-		vtds->endpoint = NULL;
+		retract(vtds);
 	mutex_unlock(&vtds->lock);
 	return err;
 }
@@ -149,6 +180,109 @@ static long vtds_vfio_ioctl(struct vfio_device *vdev, unsigned int cmd,
 	}
 }
 
+/* ---- BARs ---- */
+
+/*
+ * A fault at a BAR while the gate is closed: wait, without mmap_lock, which whoever
+ * closed it may want to have, and so may who puts the last reference.
+ */
+static vm_fault_t fault_later(struct vm_fault *vmf, struct vtds_context *context)
+{
+	mmap_read_unlock(vmf->vma->vm_mm);
+	vtds_gate_wait(context);
+	vtds_context_put(context);
+	return VM_FAULT_RETRY;
+}
+
+static vm_fault_t core_fault(struct vtds_vfio_device *vtds, struct vm_fault *vmf, int order)
+{
+	const struct vm_operations_struct *ops = READ_ONCE(vtds->core_vm_ops);
+
+	return order < 0 ? ops->fault(vmf) : ops->huge_fault(vmf, order);
+}
+
+/*
+ * @order: as of huge_fault(), or -1 for fault(). BARs are mapped by PFN, which is
+ * never done under a lock of the VMA alone: mmap_lock is held.
+ */
+static vm_fault_t fault_by_gate(struct vm_fault *vmf, int order)
+{
+	/* As vfio-pci's own handler finds its device */
+	struct vtds_vfio_device *vtds = container_of(vmf->vma->vm_private_data,
+						     struct vtds_vfio_device, core);
+	struct vtds_context *context, *wait_for = NULL;
+	vm_fault_t ret = VM_FAULT_NOPAGE;
+	int idx;
+
+	idx = srcu_read_lock(&vtds_vfio_srcu);
+	context = srcu_dereference(vtds->context, &vtds_vfio_srcu);
+	if (!context || vtds_gate_pass(context)) {
+		ret = core_fault(vtds, vmf, order);
+		if (context)
+			vtds_gate_passed(context);
+	} else if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT) {
+		ret = VM_FAULT_RETRY;
+	} else if (vmf->flags & FAULT_FLAG_ALLOW_RETRY) {
+		vtds_context_get(context);
+		wait_for = context;
+	}
+	srcu_read_unlock(&vtds_vfio_srcu, idx);
+	return wait_for ? fault_later(vmf, wait_for) : ret;
+}
+
+static vm_fault_t vtds_vfio_fault(struct vm_fault *vmf)
+{
+	return fault_by_gate(vmf, -1);
+}
+
+#ifdef CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP
+static vm_fault_t vtds_vfio_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	return fault_by_gate(vmf, order);
+}
+#endif
+
+static const struct vm_operations_struct vtds_vfio_vm_ops = {
+	.fault = vtds_vfio_fault,
+#ifdef CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP
+	.huge_fault = vtds_vfio_huge_fault,
+#endif
+};
+
+static bool is_bar(const struct vm_area_struct *vma)
+{
+	return vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT) <=
+	       VFIO_PCI_BAR5_REGION_INDEX;
+}
+
+static int vtds_vfio_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
+{
+	int err = vfio_pci_core_mmap(vdev, vma);
+
+	if (err || !is_bar(vma))
+		return err;
+	/* The same each time */
+	WRITE_ONCE(vtds_vfio_device(vdev)->core_vm_ops, vma->vm_ops);
+	vma->vm_ops = &vtds_vfio_vm_ops;
+	return 0;
+}
+
+/* BARs as the VMM writes to them for the guest, with its own instructions. */
+static ssize_t vtds_vfio_write(struct vfio_device *vdev, const char __user *buf,
+			       size_t count, loff_t *ppos)
+{
+	struct vtds_vfio_device *vtds = vtds_vfio_device(vdev);
+	struct vtds_context *context;
+	int idx, err = 0;
+
+	idx = srcu_read_lock(&vtds_vfio_srcu);
+	context = srcu_dereference(vtds->context, &vtds_vfio_srcu);
+	if (context)
+		err = vtds_gate_wait(context);
+	srcu_read_unlock(&vtds_vfio_srcu, idx);
+	return err ?: vfio_pci_core_write(vdev, buf, count, ppos);
+}
+
 static const struct vfio_device_ops vtds_vfio_ops = {
 	.name = "vtd_shadow",
 	.init = vtds_vfio_init_dev,
@@ -158,8 +292,8 @@ static const struct vfio_device_ops vtds_vfio_ops = {
 	.ioctl = vtds_vfio_ioctl,
 	.device_feature = vfio_pci_core_ioctl_feature,
 	.read = vfio_pci_core_read,
-	.write = vfio_pci_core_write,
-	.mmap = vfio_pci_core_mmap,
+	.write = vtds_vfio_write,
+	.mmap = vtds_vfio_mmap,
 	.request = vfio_pci_core_request,
 	.match = vfio_pci_core_match,
 	.bind_iommufd = vfio_iommufd_physical_bind,

@@ -378,6 +378,8 @@ struct vtds_event {
  * @links: paging tables linked
  * @unlinks: paging tables unlinked
  * @switches: changes of an IOMMU group's host domain
+ * @gatings: times that the devices' BARs were taken out of a guest of several
+ *	vCPUs, to come back when a table that it linked was shadowed
  * @events: events reported, lost ones included
  * @events_lost: events dropped
  * @endpoints: now: attached endpoints
@@ -406,6 +408,7 @@ struct vtds_stats {
 	__u64 links;
 	__u64 unlinks;
 	__u64 switches;
+	__u64 gatings;
 	__u64 events;
 	__u64 events_lost;
 	__u64 endpoints;

@@ -728,6 +728,56 @@ TEST_F(device, two_vcpus_map_at_once)
 		ASSERT_TRUE(is_as_walked(e, 0, iova + slot * SIZE_4K));
 }
 
+/*
+ * As soon as one vCPU has linked a table another one may use it, while we still
+ * follow the link: here to a tree of a million pages, of which the very last is
+ * used. The other one's doorbell waits until that leaf counts. (edu takes 100 ms to
+ * begin: where the link is followed in less, this proves nothing.)
+ */
+TEST_F(device, table_used_while_it_is_linked)
+{
+	struct env *e = &self->e;
+	u64 start = 1ull << 39, iova = start + 4 * SIZE_1G - SIZE_2M, i;
+	u64 at = dom_entry(e, &self->d1, start, 4);
+	u64 upper = vm_alloc(&e->vm, 1), middle = vm_alloc(&e->vm, 1);
+	u64 full = vm_alloc(&e->vm, 1), last = vm_alloc(&e->vm, 1);
+	struct guest_write w = { .op = GUEST_STORE, .width = 8, .gpa = at,
+				 .value = e->fmt->link(upper, 4, PERM_RW) };
+
+	if (!dev_can_dma(&e->dev[0]))
+		SKIP(return, "no device that can do DMA");
+	dom_set(e, 0, &self->d1);
+	for (i = 0; i < 4; i++)
+		((u64 *)vm_host(&e->vm, upper))[i] = e->fmt->link(middle, 3, PERM_RW);
+	for (i = 0; i < 512; i++) {
+		((u64 *)vm_host(&e->vm, middle))[i] =
+			e->fmt->link(i < 511 ? full : last, 2, PERM_RW);
+		((u64 *)vm_host(&e->vm, full))[i] =
+			e->fmt->leaf(GPA_DATA_2M + i * SIZE_4K, 1, PERM_RW);
+	}
+	memset(vm_host(&e->vm, self->a), 0x5a, SIZE_4K);
+	memset(vm_host(&e->vm, self->b), 0, SIZE_4K);
+
+	vm_batch_start(&e->vm, 0, &w, 1);
+	while (vm_read64(&e->vm, at) != w.value)
+		;
+	/*
+	 * "The other vCPU" is this thread. Nothing traps its store, as it must be. It
+	 * is not as fast as it could be, as emulated processors stop now and then.
+	 */
+	*(volatile u64 *)vm_host(&e->vm, last) = e->fmt->leaf(self->a, 1, PERM_RW);
+	sleep_ms(20);
+	edu_read_start(&e->dev[0], iova, 0, 1024);
+	edu_wait(&e->dev[0]);
+	vm_batch_wait(&e->vm, 0);
+
+	dom_map(e, &self->d1, self->iova, self->b, 1, PERM_RW);
+	edu_write(&e->dev[0], self->iova, 0, 1024);
+	EXPECT_EQ(0, memcmp(vm_host(&e->vm, self->a), vm_host(&e->vm, self->b), 1024));
+	EXPECT_TRUE(is_as_walked(e, 0, iova));
+	EXPECT_LT(0, env_stats(e).gatings);
+}
+
 /* A leaf table is unlinked and its page becomes data, then a table again. */
 TEST_F(device, table_reused_as_data)
 {

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The gate before the devices' doorbells.
+ *
+ * We hear of a write when it is in memory already. For a leaf that is early
+ * enough: only the vCPU that wrote it knows of the mapping, and it does not get
+ * on before we are done. A link to a table is different. Another vCPU may see it,
+ * put a leaf into the table, which is not tracked yet, and start DMA, all before
+ * we have followed the link.
+ *
+ * So the gate is closed first: the devices' BARs are taken out of the guest, and
+ * whoever touches one waits in the page fault until the table is shadowed. What
+ * is left is the moment between the store and the closing, in which the other
+ * vCPU would have to do all of that.
+ */
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/sched.h>
+
+#include "context.h"
+#include "kvm.h"
+
+/**
+ * vtds_gate_close() - have everybody wait who touches a BAR
+ * @context: context
+ * @contended: do so only if somebody has closed it. His gate opens when he is
+ *	done, and the caller, who waits for that, may be about to link a table too:
+ *	who is in the gate's queue keeps it closed.
+ *
+ * Context: process; no lock of the context held but attach_lock; may sleep.
+ * Return: 1 if vtds_gate_open() is due, 0 if not, -EINTR.
+ */
+int vtds_gate_close(struct vtds_context *context, bool contended)
+{
+	if (contended && !rwsem_is_locked(&context->gate))
+		return 0;
+	return down_write_killable(&context->gate) ?: 1;
+}
+
+/**
+ * vtds_gate_open() - undo vtds_gate_close()
+ * @context: context
+ */
+void vtds_gate_open(struct vtds_context *context)
+{
+	up_write(&context->gate);
+}
+
+/**
+ * vtds_gate_zap() - take the BARs out of the guest, so that the gate is passed
+ * @context: context, with the gate closed; in a vCPU of its VM
+ *
+ * A vCPU that finds the BAR gone has it mapped in a page fault and then looks
+ * where, all under mmap_lock, and takes it for an error if it is gone again. The
+ * lock keeps us out of there.
+ *
+ * A guest of one vCPU has nobody to wait for.
+ */
+void vtds_gate_zap(struct vtds_context *context)
+{
+	struct mm_struct *mm = context->mm;
+	struct vtds_endpoint *endpoint;
+
+	lockdep_assert_held_write(&context->gate);
+	if (!vtds_vm_is_smp(context->vm) || mmap_write_lock_killable(mm))
+		return;
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		unmap_mapping_range(endpoint->mapping, 0, 0, true);
+	mmap_write_unlock(mm);
+	atomic64_inc(&context->gatings);
+}
+
+/**
+ * vtds_gate_pass() - go through the gate, if it is open
+ * @context: context
+ *
+ * Context: any lock may be held, mmap_lock for one: does not wait.
+ * Return: whether it is open. It stays so until vtds_gate_passed().
+ */
+bool vtds_gate_pass(struct vtds_context *context)
+{
+	return down_read_trylock(&context->gate);
+}
+
+/**
+ * vtds_gate_passed() - end of what vtds_gate_pass() began
+ * @context: context
+ */
+void vtds_gate_passed(struct vtds_context *context)
+{
+	up_read(&context->gate);
+}
+
+/**
+ * vtds_gate_wait() - wait until the gate is open
+ * @context: context
+ *
+ * Context: process; neither mmap_lock nor a lock of the context held; may sleep.
+ * Return: 0 or -EINTR.
+ */
+int vtds_gate_wait(struct vtds_context *context)
+{
+	int err = down_read_killable(&context->gate);
+
+	if (!err)
+		up_read(&context->gate);
+	return err;
+}
