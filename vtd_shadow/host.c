@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A domain of the host IOMMU, as the engine's backend. */
 #include <linux/err.h>
+#include <linux/error-injection.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
@@ -17,6 +18,7 @@ static int host_map(struct vtds_host *host, u64 iova, u64 hpa, u64 bytes, u8 per
 	return iommu_map(vtds_iommu_host(host)->domain, iova, hpa, bytes, prot,
 			 GFP_KERNEL_ACCOUNT);
 }
+ALLOW_ERROR_INJECTION(host_map, ERRNO);
 
 static void host_unmap(struct vtds_host *host, u64 iova, u64 bytes,
 		       struct iommu_iotlb_gather *gather)

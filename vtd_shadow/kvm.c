@@ -5,6 +5,7 @@
  * kernels.
  */
 #include <linux/err.h>
+#include <linux/error-injection.h>
 #include <linux/kvm_host.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
@@ -172,6 +173,7 @@ int vtds_vm_track(struct vtds_vm *vm, u64 gfn)
 {
 	return kvm_write_track_add_gfn(vm->kvm, gfn) ? -ENXIO : 0;
 }
+ALLOW_ERROR_INJECTION(vtds_vm_track, ERRNO);
 
 /**
  * vtds_vm_tracked() - whether a page that we track still is tracked

@@ -16,6 +16,7 @@
  * map the same pages again and again. When there are too many all of them go,
  * which costs each no more than to go at once.
  */
+#include <linux/error-injection.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -153,8 +154,8 @@ static int pages_charge(struct vtds_pins *pins, unsigned int n)
 }
 
 /* Return: how many pages were pinned, or an error if that is none. */
-static int pages_acquire(struct vtds_pins *pins, unsigned long hva, unsigned int n,
-			 bool write, struct page **pages)
+static noinline int pages_acquire(struct vtds_pins *pins, unsigned long hva,
+				  unsigned int n, bool write, struct page **pages)
 {
 	unsigned int flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
 	int got, err;
@@ -172,6 +173,7 @@ static int pages_acquire(struct vtds_pins *pins, unsigned long hva, unsigned int
 	atomic64_add(got, &pins->count);
 	return got;
 }
+ALLOW_ERROR_INJECTION(pages_acquire, ERRNO);
 
 /* ---- pinning, within a block ---- */
 

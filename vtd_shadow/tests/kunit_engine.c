@@ -436,6 +436,32 @@ static void order_test(struct kunit *test)
 	env_free(env);
 }
 
+/*
+ * A table that the host could map with one page of 2 MiB: each entry has to go
+ * alone nevertheless.
+ */
+static void whole_table_test(struct kunit *test)
+{
+	struct env *env = env_alloc(test, true);
+	unsigned int i;
+
+	for (i = 0; i < 512; i++)
+		set(env, LEAF2, i, leaf(env, 1, 2 * MIB2 + i, VTDS_RW));
+	set(env, MID, 7, table(env, 2, LEAF2));
+	KUNIT_EXPECT_EQ(test, env->host->pages, 512);
+	/* In few calls: most of the table at once */
+	KUNIT_EXPECT_EQ(test, env->host->maps, 2);
+	for (i = 0; i < 512; i += 73) {
+		set(env, LEAF2, i, 0);
+		flush(env);
+		expect_none(env, 7 * MIB2 + i);
+		expect(env, 7 * MIB2 + i + (i < 511 ? 1 : -1),
+		       2 * MIB2 + i + (i < 511 ? 1 : -1), VTDS_RW);
+	}
+	KUNIT_EXPECT_EQ(test, env->host->pages, 512 - 8);
+	env_free(env);
+}
+
 /* One page at two places of one level, and in two domains. */
 static void shared_table_test(struct kunit *test)
 {
@@ -1071,7 +1097,10 @@ struct writer {
 	struct completion done;
 };
 
-/* Writes leaves of a table of its own, links and unlinks another, and flushes. */
+/*
+ * Writes leaves of a table of its own and of tables that others write as well,
+ * links and unlinks these, and flushes.
+ */
 static int writer(void *arg)
 {
 	struct writer *w = arg;
@@ -1086,6 +1115,10 @@ static int writer(void *arg)
 			set(env, MID, 16 + w->number, r & 64 ? table(env, 2, 30 + r % 4) : 0);
 		else if (!(r % 61))
 			vtds_engine_flush(&env->mock->engine);
+		else if (!(r % 19))
+			/* What others write is looked at by this one, too */
+			vtds_engine_write(&env->mock->engine, (30 + (r >> 8) % 4) * PAGE_SIZE,
+					  PAGE_SIZE);
 		else if (!(r % 17))
 			set(env, 30 + (r >> 8) % 4, (r >> 16) % 8 * 4 + w->number,
 			    r & 256 ? leaf(env, 1, DATA + (r >> 20) % 8, VTDS_RW) : 0);
@@ -1109,6 +1142,7 @@ static void concurrency_test(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, writers);
 	env->mock->engine.limits.queue = 40;
+	env->mock->yields = true;
 	for (i = 0; i < WRITERS; i++)
 		set(env, MID, 8 + i, table(env, 2, 20 + i));
 	for (i = 0; i < WRITERS; i++) {
@@ -1171,6 +1205,7 @@ static struct kunit_case engine_cases[] = {
 	KUNIT_CASE_PARAM(write_range_test, format_next),
 	KUNIT_CASE_PARAM(link_test, format_next),
 	KUNIT_CASE_PARAM(order_test, format_next),
+	KUNIT_CASE_PARAM(whole_table_test, format_next),
 	KUNIT_CASE_PARAM(shared_table_test, format_next),
 	KUNIT_CASE_PARAM(two_levels_test, format_next),
 	KUNIT_CASE_PARAM(self_reference_test, format_next),

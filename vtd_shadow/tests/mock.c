@@ -159,6 +159,8 @@ static unsigned int mock_pin(struct vtds_engine *engine, u64 gfn, unsigned int n
 
 	if (n > 1)
 		lockdep_assert_held_write(&engine->lock);
+	if (mock_of(engine)->yields)
+		schedule();
 	for (i = 0; i < n; i++) {
 		*err = mock_pin_page(engine, gfn + i, write, &pfns[i]);
 		if (*err)

@@ -56,6 +56,7 @@
  * @fail_map: same for maps
  * @fail_track: same for tracking
  * @rng: state of the random numbers for that
+ * @yields: let other tasks run while the engine is in the middle of a mapping
  * @queued_calls: calls of client->queued
  * @rejects: reports by reason
  * @last_reject: the last one
@@ -77,6 +78,7 @@ struct mock {
 	u64 npins;
 	unsigned int fail_pin, fail_map, fail_track;
 	u64 rng;
+	bool yields;
 	unsigned int queued_calls;
 	unsigned int rejects[VTDS_REASON_NR];
 	struct vtds_reject last_reject;

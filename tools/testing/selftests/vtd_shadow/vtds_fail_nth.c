@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Every allocation that an operation makes fails once: the first, the second, ...
- * until none is left to fail. The operation then says so (documented errno) or
+ * until none is left to fail. The same for each call of the host IOMMU to map, of
+ * the mm to pin, of KVM to track. The operation then says so (documented errno) or
  * copes; nothing is mapped that the guest's tables do not say; and what comes next
  * works as if nothing had happened. Needs a kernel with fault injection.
  */
@@ -13,6 +14,18 @@
 #define NR_SAMPLES	8
 #define NR_LEAVES	4
 #define MAX_FAILURES	2000
+#define FAIL_FUNCTION	DEBUGFS "fail_function/"
+
+/*
+ * What fails: a function of the module that allows it (ALLOW_ERROR_INJECTION), with
+ * an error that it can give; without @function allocations, with ENOMEM.
+ */
+struct site {
+	const char *function;
+	int error;
+};
+
+static const struct site allocations = { NULL, -ENOMEM };
 
 /*
  * @leaf_iova: mapped by an entry of its own table
@@ -20,6 +33,7 @@
  * @link_iova: first page of a table with NR_LEAVES leaves, ready to be linked
  * @other: a second domain, which maps other pages
  * @ctx: a second context, for what is done to a fresh one
+ * @failures: how many times something failed
  */
 struct scene {
 	struct env e;
@@ -29,7 +43,9 @@ struct scene {
 	u64 data;
 	int ctx;
 	bool attached;
+	const struct site *site;
 	int nth_fd;
+	unsigned int failures;
 };
 
 struct step {
@@ -49,10 +65,17 @@ static bool write_file(const char *name, const char *value)
 	return n == (int)strlen(value);
 }
 
+static void must_write(const char *name, const char *value)
+{
+	if (!write_file(name, value))
+		fatal("%s to %s", value, name);
+}
+
 /* Allocations that may sleep fail as well, and quietly. */
 static bool faults_are_offered(void)
 {
 	return access("/proc/thread-self/fail-nth", W_OK) == 0 &&
+	       access(FAIL_FUNCTION "inject", W_OK) == 0 &&
 	       write_file(DEBUGFS "failslab/ignore-gfp-wait", "N") &&
 	       write_file(DEBUGFS "failslab/verbose", "0") &&
 	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N") &&
@@ -61,24 +84,74 @@ static bool faults_are_offered(void)
 	       write_file(DEBUGFS "fail_page_alloc/verbose", "0");
 }
 
+static void site_open(struct scene *s, const struct site *site)
+{
+	char file[128], value[32];
+
+	s->site = site;
+	s->nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (s->nth_fd < 0)
+		fatal("fail-nth");
+	if (!site->function)
+		return;
+	must_write(FAIL_FUNCTION "times", "0");
+	must_write(FAIL_FUNCTION "verbose", "0");
+	must_write(FAIL_FUNCTION "probability", "100");
+	must_write(FAIL_FUNCTION "inject", " ");
+	must_write(FAIL_FUNCTION "inject", site->function);
+	snprintf(file, sizeof(file), FAIL_FUNCTION "%s/retval", site->function);
+	snprintf(value, sizeof(value), "%#llx", (unsigned long long)site->error);
+	must_write(file, value);
+}
+
+static void site_close(struct scene *s)
+{
+	if (s->site->function)
+		must_write(FAIL_FUNCTION "inject", " ");
+	close(s->nth_fd);
+}
+
+/* The task's own count of failures to come, for allocations. */
+static void arm_task(struct scene *s, const char *nth)
+{
+	if (pwrite(s->nth_fd, nth, strlen(nth), 0) != (ssize_t)strlen(nth))
+		fatal("fail-nth");
+}
+
+/* fail-nth does not see the breakpoint of fail_function as the task's own doing. */
 static void arm(struct scene *s, unsigned int nth)
 {
 	char text[16];
-	int n = snprintf(text, sizeof(text), "%u", nth);
 
-	if (pwrite(s->nth_fd, text, n, 0) != n)
-		fatal("fail-nth");
+	snprintf(text, sizeof(text), "%u", nth);
+	if (!s->site->function) {
+		arm_task(s, text);
+		return;
+	}
+	must_write(FAIL_FUNCTION "space", text);
+	must_write(FAIL_FUNCTION "times", "1");
 }
 
 /* Return: whether something has failed since arm(). */
 static bool disarm(struct scene *s)
 {
 	char text[16] = "";
+	int fd = s->nth_fd;
+	bool hit;
 
-	if (pread(s->nth_fd, text, sizeof(text) - 1, 0) <= 0)
-		fatal("fail-nth");
-	arm(s, 0);
-	return atoi(text) == 0;
+	if (s->site->function)
+		fd = open(FAIL_FUNCTION "times", O_RDONLY | O_CLOEXEC);
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		fatal("fail-nth or times");
+	hit = atoi(text) == 0;
+	if (s->site->function) {
+		close(fd);
+		must_write(FAIL_FUNCTION "times", "0");
+	} else {
+		arm_task(s, "0");
+	}
+	s->failures += hit;
+	return hit;
 }
 
 /* ---- what has to hold ---- */
@@ -159,7 +232,7 @@ static bool sweep(struct scene *s, const struct step *step)
 		arm(s, nth);
 		ret = step->run(s);
 		hit = disarm(s);
-		if (ret && (!hit || ret != -ENOMEM)) {
+		if (ret && (!hit || ret != s->site->error)) {
 			fprintf(stderr, "# %s: errno %d at failure %u (%s)\n", step->name, -ret,
 				nth, hit ? "injected" : "none injected");
 			return false;
@@ -374,10 +447,17 @@ FIXTURE(fail_nth) {
 
 FIXTURE_VARIANT(fail_nth) {
 	const struct fmt *fmt;
+	struct site site;
 };
 
-FIXTURE_VARIANT_ADD(fail_nth, vtd) { .fmt = &fmt_vtd };
-FIXTURE_VARIANT_ADD(fail_nth, amd) { .fmt = &fmt_amd };
+FIXTURE_VARIANT_ADD(fail_nth, vtd_alloc) { &fmt_vtd, { NULL, -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, vtd_map) { &fmt_vtd, { "vtd_shadow:host_map", -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, vtd_pin) { &fmt_vtd, { "vtd_shadow:pages_acquire", -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, vtd_track) { &fmt_vtd, { "vtd_shadow:vtds_vm_track", -ENXIO } };
+FIXTURE_VARIANT_ADD(fail_nth, amd_alloc) { &fmt_amd, { NULL, -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, amd_map) { &fmt_amd, { "vtd_shadow:host_map", -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, amd_pin) { &fmt_amd, { "vtd_shadow:pages_acquire", -ENOMEM } };
+FIXTURE_VARIANT_ADD(fail_nth, amd_track) { &fmt_amd, { "vtd_shadow:vtds_vm_track", -ENXIO } };
 
 static void make_tables(struct scene *s)
 {
@@ -411,8 +491,7 @@ FIXTURE_SETUP(fail_nth)
 	env_open(&self->s.e, &(struct env_options) {
 		 .fmt = variant->fmt, .nr_devs = 1, .not_attached = true });
 	make_tables(&self->s);
-	self->s.nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->s.nth_fd);
+	site_open(&self->s, &variant->site);
 }
 
 FIXTURE_TEARDOWN(fail_nth)
@@ -422,7 +501,8 @@ FIXTURE_TEARDOWN(fail_nth)
 	/* The bypass domain is whole: the device reads and writes guest memory */
 	EXPECT_FALSE(self->s.attached);
 	EXPECT_TRUE(is_released(e));
-	close(self->s.nth_fd);
+	EXPECT_LT(0, self->s.failures);
+	site_close(&self->s);
 	env_close(e);
 }
 
@@ -434,21 +514,6 @@ static bool sweep_all(struct scene *s, const struct step *steps, unsigned int n)
 		if (!sweep(s, &steps[i]))
 			return false;
 	return true;
-}
-
-TEST_F(fail_nth, context)
-{
-	static const struct step steps[] = {
-		{ "open", run_open, undo_open },
-		{ "query", run_query },
-		{ "stats", run_stats },
-	};
-	static const struct step setup = { "setup", run_setup, undo_setup };
-
-	ASSERT_TRUE(sweep_all(&self->s, steps, ARRAY_SIZE(steps)));
-	ASSERT_EQ(0, run_open(&self->s));
-	ASSERT_TRUE(sweep(&self->s, &setup));
-	close(self->s.ctx);
 }
 
 TEST_F(fail_nth, attach)
@@ -481,6 +546,51 @@ TEST_F(fail_nth, attached)
 	self->s.attached = true;
 	ASSERT_TRUE(sweep_all(&self->s, steps, ARRAY_SIZE(steps)));
 	ASSERT_EQ(0, run_detach(&self->s));
+}
+
+/* What only allocates. */
+FIXTURE(fail_context) {
+	struct scene s;
+};
+
+FIXTURE_VARIANT(fail_context) {
+	const struct fmt *fmt;
+};
+
+FIXTURE_VARIANT_ADD(fail_context, vtd) { .fmt = &fmt_vtd };
+FIXTURE_VARIANT_ADD(fail_context, amd) { .fmt = &fmt_amd };
+
+FIXTURE_SETUP(fail_context)
+{
+	if (!fmt_is_offered(variant->fmt))
+		SKIP(return, NOT_OFFERED);
+	if (!faults_are_offered())
+		SKIP(return, "the kernel has no fault injection");
+	env_open(&self->s.e, &(struct env_options) {
+		 .fmt = variant->fmt, .nr_devs = 1, .not_attached = true });
+	site_open(&self->s, &allocations);
+}
+
+FIXTURE_TEARDOWN(fail_context)
+{
+	EXPECT_LT(0, self->s.failures);
+	site_close(&self->s);
+	env_close(&self->s.e);
+}
+
+TEST_F(fail_context, all)
+{
+	static const struct step steps[] = {
+		{ "open", run_open, undo_open },
+		{ "query", run_query },
+		{ "stats", run_stats },
+	};
+	static const struct step setup = { "setup", run_setup, undo_setup };
+
+	ASSERT_TRUE(sweep_all(&self->s, steps, ARRAY_SIZE(steps)));
+	ASSERT_EQ(0, run_open(&self->s));
+	ASSERT_TRUE(sweep(&self->s, &setup));
+	close(self->s.ctx);
 }
 
 TEST_HARNESS_MAIN
