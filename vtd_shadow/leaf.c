@@ -555,10 +555,12 @@ void vtds_leaf_queue(struct vtds_node *node, unsigned int i)
 	vtds_assert_entries(node);
 	if (__test_and_set_bit(i, node->queued))
 		return;
-	spin_lock(&domain->queue_lock);
-	if (list_empty(&node->queue_link))
+	/* Nobody else adds this node, and none is removed before the flush. */
+	if (list_empty(&node->queue_link)) {
+		spin_lock(&domain->queue_lock);
 		list_add_tail(&node->queue_link, &domain->queue);
-	spin_unlock(&domain->queue_lock);
+		spin_unlock(&domain->queue_lock);
+	}
 	if (atomic_inc_return(&engine->counters.queued) == 1)
 		engine->client->queued(engine);
 }

@@ -210,6 +210,27 @@ static int pin_again(struct vtds_pins *pins, struct pin_block *block, unsigned i
 	return ret;
 }
 
+/* pin_again() of a single page, the usual case. Return: whether it is done. */
+static bool pin_again_one(struct vtds_pins *pins, struct pin_block *block,
+			  unsigned int i, u64 *pfn)
+{
+	u64 *word = &block->words[i];
+	bool pinned, idle;
+
+	spin_lock(&block->lock);
+	idle = !word_users(*word);
+	pinned = *word && word_users(*word) != PIN_USERS_MAX;
+	if (pinned) {
+		*pfn = word_pfn(*word);
+		++*word;
+		block->idle -= idle;
+	}
+	spin_unlock(&block->lock);
+	if (pinned && idle)
+		atomic64_dec(&pins->idle);
+	return pinned;
+}
+
 /* Record pages, up to one that another vCPU has recorded. Return: how many. */
 static unsigned int pin_record(struct pin_block *block, unsigned int first,
 			       struct page **pages, unsigned int n, u64 *pfns)
@@ -293,11 +314,10 @@ static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gf
 int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u64 *pfn)
 {
 	struct pin_block *block = block_find(pins, gfn, write);
-	unsigned int missing;
 	struct page *page;
 	int err;
 
-	if (block && pin_again(pins, block, gfn % VTDS_PIN_BATCH, 1, pfn, &missing) > 0)
+	if (block && pin_again_one(pins, block, gfn % VTDS_PIN_BATCH, pfn))
 		return 0;
 	return pin_pages(pins, vm, gfn, 1, write, &page, pfn, &err) ? 0 : err;
 }
