@@ -116,14 +116,9 @@ static void client_root_written(struct vtds_engine *engine, u64 gpa, unsigned in
 	vtds_endpoints_written(context_of(engine), gpa, bytes);
 }
 
-static int client_gate_close(struct vtds_engine *engine, bool contended)
+static int client_gate_close(struct vtds_engine *engine)
 {
-	return vtds_gate_close(context_of(engine), contended);
-}
-
-static void client_gate_zap(struct vtds_engine *engine)
-{
-	vtds_gate_zap(context_of(engine));
+	return vtds_gate_close(context_of(engine));
 }
 
 static void client_gate_open(struct vtds_engine *engine)
@@ -142,7 +137,6 @@ static const struct vtds_engine_client context_engine_client = {
 	.report = client_report,
 	.root_written = client_root_written,
 	.gate_close = client_gate_close,
-	.gate_zap = client_gate_zap,
 	.gate_open = client_gate_open,
 	.queued = client_queued,
 };

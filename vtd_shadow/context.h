@@ -186,9 +186,8 @@ void vtds_endpoints_written(struct vtds_context *context, u64 gpa,
 			    unsigned int bytes);
 
 /* gate.c */
-int vtds_gate_close(struct vtds_context *context, bool contended);
+int vtds_gate_close(struct vtds_context *context);
 void vtds_gate_open(struct vtds_context *context);
-void vtds_gate_zap(struct vtds_context *context);
 bool vtds_gate_pass(struct vtds_context *context);
 void vtds_gate_passed(struct vtds_context *context);
 int vtds_gate_wait(struct vtds_context *context);

@@ -120,7 +120,9 @@ void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 	int gated = 0;
 
 	if (!down_read_trylock(&engine->lock)) {
-		gated = engine->client->gate_close(engine, true);
+		/* It takes longer, and others may use what it links meanwhile. */
+		if (vtds_page_has_links(engine, gpa >> VTDS_TABLE_SHIFT))
+			gated = engine->client->gate_close(engine);
 		if (gated < 0)
 			return;
 		if (down_read_killable(&engine->lock))
@@ -129,13 +131,10 @@ void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 	pass = write_leaves(engine, gpa, first, last);
 	up_read(&engine->lock);
 
-	if (pass == PASS_LINKS) {
-		if (!gated)
-			gated = engine->client->gate_close(engine, false);
-		if (gated < 0)
-			return;
-		engine->client->gate_zap(engine);
-	}
+	if (pass == PASS_LINKS && !gated)
+		gated = engine->client->gate_close(engine);
+	if (gated < 0)
+		return;
 	if (pass != PASS_LEAVES) {
 		if (down_write_killable(&engine->lock))
 			goto out;

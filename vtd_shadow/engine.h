@@ -112,11 +112,8 @@ struct vtds_host {
  * @report: An entry was refused. Called with engine->lock held, must not sleep.
  * @root_written: The guest wrote to a page that is watched (a root, context or
  *	such table). Called with engine->lock write-held.
- * @gate_close: Have vCPUs wait that are about to start DMA. @contended: only if one
- *	has closed the gate already, to be the next. Called with no engine lock
- *	held. Returns 1 if it is closed now for the caller, 0 if not, or -EINTR.
- * @gate_zap: See to it that they come by the gate, which is closed. Called with no
- *	engine lock held.
+ * @gate_close: Have vCPUs wait that are about to start DMA. Called with no engine
+ *	lock held. Returns 1 if @gate_open is due, 0 if not, or -EINTR.
  * @gate_open: Undo @gate_close. Called with no engine lock held.
  * @queued: An entry was queued on an empty queue: a flush must follow within the
  *	promised time. Called with engine->lock held, must not sleep.
@@ -124,8 +121,7 @@ struct vtds_host {
 struct vtds_engine_client {
 	void (*report)(struct vtds_engine *engine, const struct vtds_reject *reject);
 	void (*root_written)(struct vtds_engine *engine, u64 gpa, unsigned int bytes);
-	int (*gate_close)(struct vtds_engine *engine, bool contended);
-	void (*gate_zap)(struct vtds_engine *engine);
+	int (*gate_close)(struct vtds_engine *engine);
 	void (*gate_open)(struct vtds_engine *engine);
 	void (*queued)(struct vtds_engine *engine);
 };
@@ -321,6 +317,8 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn);
 void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page);
+void vtds_page_set_links(struct vtds_engine *engine, u64 gfn);
+bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn);
 void vtds_page_unwatch(struct vtds_engine *engine, struct vtds_page *page);
 

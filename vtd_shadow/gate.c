@@ -20,21 +20,49 @@
 #include "context.h"
 #include "kvm.h"
 
+/*
+ * Take the BARs out of the guest, so that everybody comes by the gate.
+ *
+ * A vCPU that finds a BAR gone has it mapped in a page fault and then looks where,
+ * all under mmap_lock, and takes it for an error if it is gone again. The lock
+ * keeps us out of there.
+ */
+static int gate_zap(struct vtds_context *context)
+{
+	struct vtds_endpoint *endpoint;
+
+	lockdep_assert_held_write(&context->gate);
+	if (mmap_write_lock_killable(context->mm))
+		return -EINTR;
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		unmap_mapping_range(endpoint->mapping, 0, 0, true);
+	mmap_write_unlock(context->mm);
+	atomic64_inc(&context->gatings);
+	return 0;
+}
+
 /**
  * vtds_gate_close() - have everybody wait who touches a BAR
  * @context: context
- * @contended: do so only if somebody has closed it. His gate opens when he is
- *	done, and the caller, who waits for that, may be about to link a table too:
- *	who is in the gate's queue keeps it closed.
  *
- * Context: process; no lock of the context held but attach_lock; may sleep.
+ * A guest of one vCPU has nobody to wait for.
+ *
+ * Context: in a vCPU of the context's VM; no lock of the context held; may sleep.
  * Return: 1 if vtds_gate_open() is due, 0 if not, -EINTR.
  */
-int vtds_gate_close(struct vtds_context *context, bool contended)
+int vtds_gate_close(struct vtds_context *context)
 {
-	if (contended && !rwsem_is_locked(&context->gate))
+	int err;
+
+	if (!vtds_vm_is_smp(context->vm))
 		return 0;
-	return down_write_killable(&context->gate) ?: 1;
+	err = down_write_killable(&context->gate);
+	if (err)
+		return err;
+	err = gate_zap(context);
+	if (err)
+		up_write(&context->gate);
+	return err ?: 1;
 }
 
 /**
@@ -44,30 +72,6 @@ int vtds_gate_close(struct vtds_context *context, bool contended)
 void vtds_gate_open(struct vtds_context *context)
 {
 	up_write(&context->gate);
-}
-
-/**
- * vtds_gate_zap() - take the BARs out of the guest, so that the gate is passed
- * @context: context, with the gate closed; in a vCPU of its VM
- *
- * A vCPU that finds the BAR gone has it mapped in a page fault and then looks
- * where, all under mmap_lock, and takes it for an error if it is gone again. The
- * lock keeps us out of there.
- *
- * A guest of one vCPU has nobody to wait for.
- */
-void vtds_gate_zap(struct vtds_context *context)
-{
-	struct mm_struct *mm = context->mm;
-	struct vtds_endpoint *endpoint;
-
-	lockdep_assert_held_write(&context->gate);
-	if (!vtds_vm_is_smp(context->vm) || mmap_write_lock_killable(mm))
-		return;
-	list_for_each_entry(endpoint, &context->endpoints, link)
-		unmap_mapping_range(endpoint->mapping, 0, 0, true);
-	mmap_write_unlock(mm);
-	atomic64_inc(&context->gatings);
 }
 
 /**

@@ -340,6 +340,8 @@ struct vtds_node *vtds_node_link(struct vtds_domain *domain,
 		goto reject;
 	}
 	node->page = page;
+	if (node->level > 1)
+		vtds_page_set_links(engine, page->gfn);
 	list_add_tail(&node->page_link, &page->nodes);
 	atomic64_inc(&engine->counters.links);
 	trace_vtds_link(domain, node->iova, entry->gpa, node->level, true);

@@ -106,6 +106,34 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
 	kfree(page);
 }
 
+/* In engine->pages: a page whose entries may refer to other tables. */
+#define PAGE_HAS_LINKS	XA_MARK_0
+
+/**
+ * vtds_page_set_links() - remember that entries of a page may refer to tables
+ * @engine: engine
+ * @gfn: guest frame number of a tracked page
+ *
+ * Context: engine->lock write-held.
+ */
+void vtds_page_set_links(struct vtds_engine *engine, u64 gfn)
+{
+	vtds_assert_structural(engine);
+	xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
+}
+
+/**
+ * vtds_page_has_links() - whether entries of a page may refer to tables
+ * @engine: engine
+ * @gfn: guest frame number
+ *
+ * Context: any, no lock needed: for who wants to know before he has one.
+ */
+bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn)
+{
+	return xa_get_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
+}
+
 /**
  * vtds_page_watch() - like vtds_page_get(), and report writes by root_written()
  * @engine: engine
@@ -117,8 +145,10 @@ struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn)
 {
 	struct vtds_page *page = vtds_page_get(engine, gfn);
 
-	if (!IS_ERR(page))
-		page->watches++;
+	if (IS_ERR(page))
+		return page;
+	page->watches++;
+	vtds_page_set_links(engine, gfn);
 	return page;
 }
 

@@ -23,6 +23,7 @@
  * @lock: protects @endpoint and changes of @context
  * @endpoint: NULL while not attached
  * @context: the same, for who cannot take @lock; holds a reference
+ * @srcu: who has found @context, and has no reference
  * @core_vm_ops: vfio-pci's for its mappings of BARs, from the first of them on
  */
 struct vtds_vfio_device {
@@ -30,11 +31,9 @@ struct vtds_vfio_device {
 	struct mutex lock;	/* endpoint, context */
 	struct vtds_endpoint *endpoint;
 	struct vtds_context __rcu *context;
+	struct srcu_struct srcu;	/* readers of context */
 	const struct vm_operations_struct *core_vm_ops;
 };
-
-/* Who has found a device's context, and has no reference. */
-DEFINE_STATIC_SRCU(vtds_vfio_srcu);
 
 static struct vtds_vfio_device *vtds_vfio_device(struct vfio_device *vdev)
 {
@@ -43,8 +42,23 @@ static struct vtds_vfio_device *vtds_vfio_device(struct vfio_device *vdev)
 
 static int vtds_vfio_init_dev(struct vfio_device *vdev)
 {
-	mutex_init(&vtds_vfio_device(vdev)->lock);
-	return vfio_pci_core_init_dev(vdev);
+	struct vtds_vfio_device *vtds = vtds_vfio_device(vdev);
+	int err;
+
+	mutex_init(&vtds->lock);
+	err = init_srcu_struct(&vtds->srcu);
+	if (err)
+		return err;
+	err = vfio_pci_core_init_dev(vdev);
+	if (err)
+		cleanup_srcu_struct(&vtds->srcu);
+	return err;
+}
+
+static void vtds_vfio_release_dev(struct vfio_device *vdev)
+{
+	cleanup_srcu_struct(&vtds_vfio_device(vdev)->srcu);
+	vfio_pci_core_release_dev(vdev);
 }
 
 static int vtds_vfio_open_device(struct vfio_device *vdev)
@@ -74,7 +88,7 @@ static void retract(struct vtds_vfio_device *vtds)
 
 	vtds->endpoint = NULL;
 	context = rcu_replace_pointer(vtds->context, NULL, lockdep_is_held(&vtds->lock));
-	synchronize_srcu(&vtds_vfio_srcu);
+	synchronize_srcu(&vtds->srcu);
 	vtds_context_put(context);
 }
 
@@ -183,14 +197,17 @@ static long vtds_vfio_ioctl(struct vfio_device *vdev, unsigned int cmd,
 /* ---- BARs ---- */
 
 /*
- * A fault at a BAR while the gate is closed: wait, without mmap_lock, which whoever
- * closed it may want to have, and so may who puts the last reference.
+ * A fault at a BAR while the gate is closed: wait, where that is allowed, without
+ * mmap_lock, which whoever closed it may want to have.
  */
 static vm_fault_t fault_later(struct vm_fault *vmf, struct vtds_context *context)
 {
-	mmap_read_unlock(vmf->vma->vm_mm);
-	vtds_gate_wait(context);
-	vtds_context_put(context);
+	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
+		return VM_FAULT_NOPAGE;
+	if (!(vmf->flags & FAULT_FLAG_RETRY_NOWAIT)) {
+		mmap_read_unlock(vmf->vma->vm_mm);
+		vtds_gate_wait(context);
+	}
 	return VM_FAULT_RETRY;
 }
 
@@ -202,32 +219,31 @@ static vm_fault_t core_fault(struct vtds_vfio_device *vtds, struct vm_fault *vmf
 }
 
 /*
- * @order: as of huge_fault(), or -1 for fault(). BARs are mapped by PFN, which is
- * never done under a lock of the VMA alone: mmap_lock is held.
+ * @order: as of huge_fault(), or -1 for fault(). What the latter never sees, a fault
+ * with no more than a lock of the VMA, the former does: it comes again as the latter.
  */
 static vm_fault_t fault_by_gate(struct vm_fault *vmf, int order)
 {
 	/* As vfio-pci's own handler finds its device */
 	struct vtds_vfio_device *vtds = container_of(vmf->vma->vm_private_data,
 						     struct vtds_vfio_device, core);
-	struct vtds_context *context, *wait_for = NULL;
-	vm_fault_t ret = VM_FAULT_NOPAGE;
+	struct vtds_context *context;
+	vm_fault_t ret;
 	int idx;
 
-	idx = srcu_read_lock(&vtds_vfio_srcu);
-	context = srcu_dereference(vtds->context, &vtds_vfio_srcu);
-	if (!context || vtds_gate_pass(context)) {
+	if (vmf->flags & FAULT_FLAG_VMA_LOCK)
+		return VM_FAULT_FALLBACK;
+	idx = srcu_read_lock(&vtds->srcu);
+	context = srcu_dereference(vtds->context, &vtds->srcu);
+	if (context && !vtds_gate_pass(context)) {
+		ret = fault_later(vmf, context);
+	} else {
 		ret = core_fault(vtds, vmf, order);
 		if (context)
 			vtds_gate_passed(context);
-	} else if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT) {
-		ret = VM_FAULT_RETRY;
-	} else if (vmf->flags & FAULT_FLAG_ALLOW_RETRY) {
-		vtds_context_get(context);
-		wait_for = context;
 	}
-	srcu_read_unlock(&vtds_vfio_srcu, idx);
-	return wait_for ? fault_later(vmf, wait_for) : ret;
+	srcu_read_unlock(&vtds->srcu, idx);
+	return ret;
 }
 
 static vm_fault_t vtds_vfio_fault(struct vm_fault *vmf)
@@ -275,18 +291,18 @@ static ssize_t vtds_vfio_write(struct vfio_device *vdev, const char __user *buf,
 	struct vtds_context *context;
 	int idx, err = 0;
 
-	idx = srcu_read_lock(&vtds_vfio_srcu);
-	context = srcu_dereference(vtds->context, &vtds_vfio_srcu);
+	idx = srcu_read_lock(&vtds->srcu);
+	context = srcu_dereference(vtds->context, &vtds->srcu);
 	if (context)
 		err = vtds_gate_wait(context);
-	srcu_read_unlock(&vtds_vfio_srcu, idx);
+	srcu_read_unlock(&vtds->srcu, idx);
 	return err ?: vfio_pci_core_write(vdev, buf, count, ppos);
 }
 
 static const struct vfio_device_ops vtds_vfio_ops = {
 	.name = "vtd_shadow",
 	.init = vtds_vfio_init_dev,
-	.release = vfio_pci_core_release_dev,
+	.release = vtds_vfio_release_dev,
 	.open_device = vtds_vfio_open_device,
 	.close_device = vtds_vfio_close_device,
 	.ioctl = vtds_vfio_ioctl,

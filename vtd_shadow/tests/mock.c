@@ -510,13 +510,9 @@ static void mock_queued(struct vtds_engine *engine)
 	mock_of(engine)->queued_calls++;
 }
 
-static int mock_gate_close(struct vtds_engine *engine, bool contended)
+static int mock_gate_close(struct vtds_engine *engine)
 {
-	return !contended;
-}
-
-static void mock_gate_zap(struct vtds_engine *engine)
-{
+	return 1;
 }
 
 static void mock_gate_open(struct vtds_engine *engine)
@@ -525,7 +521,6 @@ static void mock_gate_open(struct vtds_engine *engine)
 
 static const struct vtds_engine_client mock_client = {
 	.gate_close = mock_gate_close,
-	.gate_zap = mock_gate_zap,
 	.gate_open = mock_gate_open,
 	.report = mock_report,
 	.root_written = mock_root_written,
