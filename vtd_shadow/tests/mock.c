@@ -597,11 +597,11 @@ void mock_free(struct mock *mock)
 
 	if (mock->npins || mock->ntracked || atomic64_read(&c->tables) ||
 	    atomic64_read(&c->tracked_pages) || atomic64_read(&c->mappings) ||
-	    atomic_read(&c->queued))
-		mock_fail(mock, "left: %llu pins, %u tracked, %lld %lld %lld %d by counters",
+	    atomic64_read(&c->mapped_pages) || atomic_read(&c->queued))
+		mock_fail(mock, "left: %llu pins, %u tracked, %lld %lld %lld %lld %d by counters",
 			  mock->npins, mock->ntracked, atomic64_read(&c->tables),
 			  atomic64_read(&c->tracked_pages), atomic64_read(&c->mappings),
-			  atomic_read(&c->queued));
+			  atomic64_read(&c->mapped_pages), atomic_read(&c->queued));
 	if (atomic64_read(&c->maps) != atomic64_read(&c->unmaps) ||
 	    atomic64_read(&c->links) != atomic64_read(&c->unlinks))
 		mock_fail(mock, "counters: %lld maps %lld unmaps, %lld links %lld unlinks",
