@@ -789,6 +789,19 @@ static void limit_test(struct kunit *test)
 	expect(env, 3, DATA + 3, VTDS_RW);
 	KUNIT_EXPECT_EQ(test, atomic64_read(&count(env)->tables), 4);
 
+	/* What is removed but not flushed does not keep a table from being mapped */
+	set(env, MID, 2, 0);
+	set(env, LEAF2, 0, leaf(env, 1, DATA, VTDS_RW));
+	env->mock->engine.limits.mappings = 4;
+	set(env, LEAF, 0, 0);
+	expect_queued(env, 0, DATA);
+	set(env, MID, 1, table(env, 2, LEAF2));
+	expect(env, MIB2, DATA, VTDS_RW);
+	expect_none(env, 0);
+	KUNIT_EXPECT_EQ(test, env->mock->nreject, 0);
+	set(env, MID, 1, 0);
+	set(env, LEAF, 0, leaf(env, 1, DATA, VTDS_RW));
+
 	/* The queue is flushed when it is full */
 	env->mock->engine.limits.queue = 3;
 	set(env, LEAF, 0, 0);
@@ -936,6 +949,8 @@ static void drop_table_test(struct kunit *test)
 	up_write(&env->mock->engine.lock);
 	KUNIT_EXPECT_NULL(test, found);
 	expect_none(env, 0);
+	/* More goes: it has nothing to lose */
+	drop(env, 0, 200);
 	undrop(env);
 	expect_none(env, 0);
 	env_free(env);

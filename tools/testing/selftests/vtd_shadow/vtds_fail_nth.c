@@ -17,35 +17,37 @@
 #define FAIL_FUNCTION	DEBUGFS "fail_function/"
 
 /*
- * What fails: a function of the module that allows it (ALLOW_ERROR_INJECTION), with
- * an error that it can give; without @function allocations, with ENOMEM.
+ * Functions of the module that allow error injection, with an error of theirs. Each
+ * call counts, like an allocation, in the task's fail-nth.
  */
-struct site {
-	const char *function;
+static const struct {
+	const char *name;
 	int error;
+} functions[] = {
+	{ "vtd_shadow:host_map", -ENOMEM },
+	{ "vtd_shadow:pages_acquire", -ENOMEM },
+	{ "vtd_shadow:vtds_vm_track", -ENXIO },
 };
 
-static const struct site allocations = { NULL, -ENOMEM };
+#define MAX_TIMES	1000000
 
 /*
  * @leaf_iova: mapped by an entry of its own table
  * @large_iova: mapped by a 2 MiB leaf
  * @link_iova: first page of a table with NR_LEAVES leaves, ready to be linked
  * @other: a second domain, which maps other pages
+ * @fresh: 2 MiB of guest memory of which nothing was mapped before
  * @ctx: a second context, for what is done to a fresh one
- * @failures: how many times something failed
  */
 struct scene {
 	struct env e;
 	struct dom d, other;
 	u64 leaf_iova, large_iova, link_iova;
 	u64 link_entry, link_value;
-	u64 data;
+	u64 data, fresh;
 	int ctx;
 	bool attached;
-	const struct site *site;
 	int nth_fd;
-	unsigned int failures;
 };
 
 struct step {
@@ -84,74 +86,60 @@ static bool faults_are_offered(void)
 	       write_file(DEBUGFS "fail_page_alloc/verbose", "0");
 }
 
-static void site_open(struct scene *s, const struct site *site)
+/* Functions can fail from now on, quietly; only when it is their turn. */
+static void functions_open(void)
 {
 	char file[128], value[32];
+	unsigned int i;
 
-	s->site = site;
-	s->nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	if (s->nth_fd < 0)
-		fatal("fail-nth");
-	if (!site->function)
-		return;
-	must_write(FAIL_FUNCTION "times", "0");
 	must_write(FAIL_FUNCTION "verbose", "0");
-	must_write(FAIL_FUNCTION "probability", "100");
+	snprintf(value, sizeof(value), "%u", MAX_TIMES);
+	must_write(FAIL_FUNCTION "times", value);
 	must_write(FAIL_FUNCTION "inject", " ");
-	must_write(FAIL_FUNCTION "inject", site->function);
-	snprintf(file, sizeof(file), FAIL_FUNCTION "%s/retval", site->function);
-	snprintf(value, sizeof(value), "%#llx", (unsigned long long)site->error);
-	must_write(file, value);
+	for (i = 0; i < ARRAY_SIZE(functions); i++) {
+		must_write(FAIL_FUNCTION "inject", functions[i].name);
+		snprintf(file, sizeof(file), FAIL_FUNCTION "%s/retval", functions[i].name);
+		snprintf(value, sizeof(value), "%#llx",
+			 (unsigned long long)functions[i].error);
+		must_write(file, value);
+	}
 }
 
-static void site_close(struct scene *s)
+/* Return: how many times one of them has failed since functions_open(). */
+static unsigned int functions_failed(void)
 {
-	if (s->site->function)
-		must_write(FAIL_FUNCTION "inject", " ");
-	close(s->nth_fd);
+	int fd = open(FAIL_FUNCTION "times", O_RDONLY | O_CLOEXEC);
+	char text[16] = "";
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		fatal("fail_function");
+	close(fd);
+	return MAX_TIMES - atoi(text);
 }
 
-/* The task's own count of failures to come, for allocations. */
-static void arm_task(struct scene *s, const char *nth)
+static void functions_close(void)
 {
-	if (pwrite(s->nth_fd, nth, strlen(nth), 0) != (ssize_t)strlen(nth))
-		fatal("fail-nth");
+	must_write(FAIL_FUNCTION "inject", " ");
 }
 
-/* fail-nth does not see the breakpoint of fail_function as the task's own doing. */
 static void arm(struct scene *s, unsigned int nth)
 {
 	char text[16];
+	int n = snprintf(text, sizeof(text), "%u", nth);
 
-	snprintf(text, sizeof(text), "%u", nth);
-	if (!s->site->function) {
-		arm_task(s, text);
-		return;
-	}
-	must_write(FAIL_FUNCTION "space", text);
-	must_write(FAIL_FUNCTION "times", "1");
+	if (pwrite(s->nth_fd, text, n, 0) != n)
+		fatal("fail-nth");
 }
 
 /* Return: whether something has failed since arm(). */
 static bool disarm(struct scene *s)
 {
 	char text[16] = "";
-	int fd = s->nth_fd;
-	bool hit;
 
-	if (s->site->function)
-		fd = open(FAIL_FUNCTION "times", O_RDONLY | O_CLOEXEC);
-	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
-		fatal("fail-nth or times");
-	hit = atoi(text) == 0;
-	if (s->site->function) {
-		close(fd);
-		must_write(FAIL_FUNCTION "times", "0");
-	} else {
-		arm_task(s, "0");
-	}
-	s->failures += hit;
-	return hit;
+	if (pread(s->nth_fd, text, sizeof(text) - 1, 0) <= 0)
+		fatal("fail-nth");
+	arm(s, 0);
+	return atoi(text) == 0;
 }
 
 /* ---- what has to hold ---- */
@@ -232,7 +220,7 @@ static bool sweep(struct scene *s, const struct step *step)
 		arm(s, nth);
 		ret = step->run(s);
 		hit = disarm(s);
-		if (ret && (!hit || ret != s->site->error)) {
+		if (ret && (!hit || ret != -ENOMEM)) {
 			fprintf(stderr, "# %s: errno %d at failure %u (%s)\n", step->name, -ret,
 				nth, hit ? "injected" : "none injected");
 			return false;
@@ -388,6 +376,21 @@ static void undo_map_leaf(struct scene *s)
 	dom_unmap(&s->e, &s->d, s->leaf_iova + PAGE_BYTES, 1);
 }
 
+/* Of memory that is new to the module, so that it needs a record of its pins. */
+static int run_map_fresh(struct scene *s)
+{
+	dom_map(&s->e, &s->d, s->leaf_iova + PAGE_BYTES, s->fresh, 1, PERM_RW);
+	return 0;
+}
+
+static void undo_map_fresh(struct scene *s)
+{
+	undo_map_leaf(s);
+	s->fresh += SIZE_2M;
+	if (s->fresh == GPA_1G + BYTES_1G)
+		fatal("no fresh memory is left");
+}
+
 static int run_unmap_leaf(struct scene *s)
 {
 	dom_unmap(&s->e, &s->d, s->leaf_iova, 1);
@@ -447,17 +450,10 @@ FIXTURE(fail_nth) {
 
 FIXTURE_VARIANT(fail_nth) {
 	const struct fmt *fmt;
-	struct site site;
 };
 
-FIXTURE_VARIANT_ADD(fail_nth, vtd_alloc) { &fmt_vtd, { NULL, -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, vtd_map) { &fmt_vtd, { "vtd_shadow:host_map", -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, vtd_pin) { &fmt_vtd, { "vtd_shadow:pages_acquire", -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, vtd_track) { &fmt_vtd, { "vtd_shadow:vtds_vm_track", -ENXIO } };
-FIXTURE_VARIANT_ADD(fail_nth, amd_alloc) { &fmt_amd, { NULL, -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, amd_map) { &fmt_amd, { "vtd_shadow:host_map", -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, amd_pin) { &fmt_amd, { "vtd_shadow:pages_acquire", -ENOMEM } };
-FIXTURE_VARIANT_ADD(fail_nth, amd_track) { &fmt_amd, { "vtd_shadow:vtds_vm_track", -ENXIO } };
+FIXTURE_VARIANT_ADD(fail_nth, vtd) { .fmt = &fmt_vtd };
+FIXTURE_VARIANT_ADD(fail_nth, amd) { .fmt = &fmt_amd };
 
 static void make_tables(struct scene *s)
 {
@@ -469,6 +465,8 @@ static void make_tables(struct scene *s)
 	s->large_iova = s->leaf_iova - s->leaf_iova % SIZE_1G + 4 * SIZE_2M;
 	s->link_iova = s->large_iova + SIZE_2M;
 	s->data = vm_alloc(&e->vm, NR_LEAVES);
+	s->fresh = GPA_1G;
+	vm_slot_add(&e->vm, SLOT_1G);
 	s->d = dom_alloc(e, 1);
 	s->other = dom_alloc(e, 2);
 	dom_map(e, &s->d, s->leaf_iova, s->data, 1, PERM_RW);
@@ -491,7 +489,9 @@ FIXTURE_SETUP(fail_nth)
 	env_open(&self->s.e, &(struct env_options) {
 		 .fmt = variant->fmt, .nr_devs = 1, .not_attached = true });
 	make_tables(&self->s);
-	site_open(&self->s, &variant->site);
+	functions_open();
+	self->s.nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->s.nth_fd);
 }
 
 FIXTURE_TEARDOWN(fail_nth)
@@ -501,8 +501,8 @@ FIXTURE_TEARDOWN(fail_nth)
 	/* The bypass domain is whole: the device reads and writes guest memory */
 	EXPECT_FALSE(self->s.attached);
 	EXPECT_TRUE(is_released(e));
-	EXPECT_LT(0, self->s.failures);
-	site_close(&self->s);
+	close(self->s.nth_fd);
+	functions_close();
 	env_close(e);
 }
 
@@ -516,69 +516,7 @@ static bool sweep_all(struct scene *s, const struct step *steps, unsigned int n)
 	return true;
 }
 
-TEST_F(fail_nth, attach)
-{
-	static const struct step attach = { "attach", run_attach, undo_attach };
-	static const struct step detach = { "detach", run_detach, undo_detach };
-
-	ASSERT_TRUE(sweep(&self->s, &attach));
-	env_attach(&self->s.e, 0);
-	self->s.attached = true;
-	ASSERT_TRUE(sweep(&self->s, &detach));
-	ASSERT_EQ(0, run_detach(&self->s));
-}
-
-TEST_F(fail_nth, attached)
-{
-	static const struct step steps[] = {
-		{ "translate", run_translate },
-		{ "invalidate", run_invalidate },
-		{ "map a leaf", run_map_leaf, undo_map_leaf },
-		{ "unmap a leaf", run_unmap_leaf, undo_unmap_leaf },
-		{ "map 2 MiB", run_map_large, undo_map_large },
-		{ "link a table", run_link, undo_link },
-		{ "move to another domain", run_move, undo_move },
-		{ "pass-through", run_pass_through, undo_move },
-		{ "root off and on", run_root },
-	};
-
-	env_attach(&self->s.e, 0);
-	self->s.attached = true;
-	ASSERT_TRUE(sweep_all(&self->s, steps, ARRAY_SIZE(steps)));
-	ASSERT_EQ(0, run_detach(&self->s));
-}
-
-/* What only allocates. */
-FIXTURE(fail_context) {
-	struct scene s;
-};
-
-FIXTURE_VARIANT(fail_context) {
-	const struct fmt *fmt;
-};
-
-FIXTURE_VARIANT_ADD(fail_context, vtd) { .fmt = &fmt_vtd };
-FIXTURE_VARIANT_ADD(fail_context, amd) { .fmt = &fmt_amd };
-
-FIXTURE_SETUP(fail_context)
-{
-	if (!fmt_is_offered(variant->fmt))
-		SKIP(return, NOT_OFFERED);
-	if (!faults_are_offered())
-		SKIP(return, "the kernel has no fault injection");
-	env_open(&self->s.e, &(struct env_options) {
-		 .fmt = variant->fmt, .nr_devs = 1, .not_attached = true });
-	site_open(&self->s, &allocations);
-}
-
-FIXTURE_TEARDOWN(fail_context)
-{
-	EXPECT_LT(0, self->s.failures);
-	site_close(&self->s);
-	env_close(&self->s.e);
-}
-
-TEST_F(fail_context, all)
+TEST_F(fail_nth, context)
 {
 	static const struct step steps[] = {
 		{ "open", run_open, undo_open },
@@ -591,6 +529,41 @@ TEST_F(fail_context, all)
 	ASSERT_EQ(0, run_open(&self->s));
 	ASSERT_TRUE(sweep(&self->s, &setup));
 	close(self->s.ctx);
+}
+
+TEST_F(fail_nth, attach)
+{
+	static const struct step attach = { "attach", run_attach, undo_attach };
+	static const struct step detach = { "detach", run_detach, undo_detach };
+
+	ASSERT_TRUE(sweep(&self->s, &attach));
+	env_attach(&self->s.e, 0);
+	self->s.attached = true;
+	ASSERT_TRUE(sweep(&self->s, &detach));
+	ASSERT_EQ(0, run_detach(&self->s));
+	EXPECT_LT(0, functions_failed());
+}
+
+TEST_F(fail_nth, attached)
+{
+	static const struct step steps[] = {
+		{ "translate", run_translate },
+		{ "invalidate", run_invalidate },
+		{ "map a leaf", run_map_leaf, undo_map_leaf },
+		{ "map a leaf of fresh memory", run_map_fresh, undo_map_fresh },
+		{ "unmap a leaf", run_unmap_leaf, undo_unmap_leaf },
+		{ "map 2 MiB", run_map_large, undo_map_large },
+		{ "link a table", run_link, undo_link },
+		{ "move to another domain", run_move, undo_move },
+		{ "pass-through", run_pass_through, undo_move },
+		{ "root off and on", run_root },
+	};
+
+	env_attach(&self->s.e, 0);
+	self->s.attached = true;
+	ASSERT_TRUE(sweep_all(&self->s, steps, ARRAY_SIZE(steps)));
+	ASSERT_EQ(0, run_detach(&self->s));
+	EXPECT_LT(0, functions_failed());
 }
 
 TEST_HARNESS_MAIN
