@@ -16,7 +16,7 @@ sources = Kbuild Makefile LICENSE dkms.conf tools/kdir \
 	$(shell find vtd_shadow include -name '*.[ch]' ! -name '*.mod.c' -o -name Makefile)
 
 .PHONY: modules install uninstall dkms dkms-remove source lab qemu selftests \
-	demo bench check debug-kernel coverage mutation static clean help
+	demo bench check check-debug debug-kernel coverage mutation static clean help
 
 modules: ## Build vtd_shadow.ko (the default); KDIR=<kernel headers>
 	$(kbuild) modules
@@ -74,6 +74,9 @@ bench: lab ## Measure in instructions, against QEMU's own way; QUICK=1 the main 
 check: ## Build and run all tests; ONLY=<regex> some of them
 	tools/setup static
 	tools/testing/check $(if $(ONLY),--only '$(ONLY)')
+
+check-debug: ## The same on the kernel with all checks, which it builds
+	tools/testing/check --matrix tools/testing/vm/matrix-debug $(if $(ONLY),--only '$(ONLY)')
 
 debug-kernel: ## Build the kernel with all checks, for tools/testing/vm/run --kernel debug
 	tools/testing/vm/debug-kernel
