@@ -59,6 +59,7 @@ selftests: ## Build the kselftests (into build/selftests)
 lab: ## What demo and check use: packages, a kernel, the module for it, our QEMU
 	tools/setup build vm qemu
 	tools/testing/vm/fetch-kernel host-stock
+	tools/testing/vm/fetch-qemu
 	$(MAKE) modules qemu KDIR="$$(tools/kdir --stock)"
 
 demo: lab ## Show it: a Linux guest with assigned NVMe and NIC, in an emulated host
