@@ -6,15 +6,14 @@
 : "${apt_dir:?}"
 
 # The mirrors, suites and components that the system takes its packages from:
-# apt_suites TYPE ADD SUITE-PATTERN: sources of TYPE (deb, deb-src) for each suite
-# that matches the pattern, with ADD at the end of its name.
+# apt_suites TYPE PATTERN: sources of TYPE (deb, deb-src) for each suite that matches.
 apt_suites() {
 	# shellcheck disable=SC2016 # apt expands them
 	apt-get indextargets 'Created-By: Packages' 'Origin: Debian' \
 		--format '$(REPO_URI) $(RELEASE) $(COMPONENT)' | sort -u |
-		awk -v type="$1" -v add="$2" -v pattern="$3" '$2 ~ pattern {
+		awk -v type="$1" -v pattern="$2" '$2 ~ pattern {
 			print type, "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]",
-				$1, $2 add, $3 }'
+				$1, $2, $3 }'
 }
 
 # Run a tool of apt, apt-get for instance, with these sources.
