@@ -167,13 +167,17 @@ static long vtds_chdev_ioctl(struct file *file, unsigned int cmd, unsigned long 
 	return err;
 }
 
-/* Give one event. Return: its size, 0 if there is none, -EFAULT and keep it. */
+/*
+ * Give one event. Return: its size, 0 if there is none, -EFAULT and keep it, or
+ * -ERESTARTSYS: the buffer of another reader may take for ever to be written to.
+ */
 static ssize_t read_event(struct vtds_events *events, char __user *buf)
 {
 	struct vtds_event event;
 	ssize_t ret = 0;
 
-	mutex_lock(&events->reader);
+	if (mutex_lock_interruptible(&events->reader))
+		return -ERESTARTSYS;
 	if (vtds_events_peek(events, &event)) {
 		ret = copy_to_user(buf, &event, sizeof(event)) ? -EFAULT : sizeof(event);
 		if (ret > 0)

@@ -308,11 +308,13 @@ int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *se
 	if (err)
 		return err;
 
-	mutex_lock(&context->attach_lock);
+	if (mutex_lock_killable(&context->attach_lock))
+		return -EINTR;
 	if (context->setup) {
 		mutex_unlock(&context->attach_lock);
 		return -EBUSY;
 	}
+	/* Nobody who has it waits before there is an endpoint. */
 	down_write(&context->engine.lock);
 	context->engine.fmt = fmt;
 	context->engine.limits = (struct vtds_limits) {

@@ -187,7 +187,9 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 	endpoint->mapping = mapping;
 	endpoint->requester_id = requester_id;
 
-	mutex_lock(&context->attach_lock);
+	err = mutex_lock_killable(&context->attach_lock);
+	if (err)
+		goto err_free;
 	err = context->setup ? context_get_vm(context, kvm) : -EINVAL;
 	if (err)
 		goto err_unlock;
@@ -207,6 +209,7 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 
 err_unlock:
 	mutex_unlock(&context->attach_lock);
+err_free:
 	kfree(endpoint);
 	return ERR_PTR(err);
 }

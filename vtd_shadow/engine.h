@@ -315,9 +315,8 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 
 /* page.c */
 struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn);
-struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn);
+struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links);
 void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page);
-void vtds_page_set_links(struct vtds_engine *engine, u64 gfn);
 bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn);
 void vtds_page_unwatch(struct vtds_engine *engine, struct vtds_page *page);

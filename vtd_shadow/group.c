@@ -27,17 +27,23 @@ static struct vtds_group *group_find(struct iommu_group *iommu_group)
 	return NULL;
 }
 
-/* Enter @group, unless its IOMMU group is there already. Return: which one is. */
-static struct vtds_group *group_register(struct vtds_group *group)
+/*
+ * Enter @group, unless its IOMMU group is there already. If it is not, nobody has
+ * taken the device out of the domain that VFIO made for it: that is when to ask.
+ * Return: the group there is then.
+ */
+static struct vtds_group *group_register(struct vtds_group *group, struct device *dev)
 {
-	struct vtds_group *found;
+	struct vtds_group *found = group_find(group->iommu_group);
 
-	mutex_lock(&vtds_group_registry_lock);
-	found = group_find(group->iommu_group);
-	if (!found)
-		list_add(&group->registry_link, &vtds_group_registry);
-	mutex_unlock(&vtds_group_registry_lock);
-	return found ?: group;
+	lockdep_assert_held(&vtds_group_registry_lock);
+	if (found)
+		return found->context == group->context ? found : ERR_PTR(-EBUSY);
+	group->bypass = iommu_get_domain_for_dev(dev);
+	if (!group->bypass)
+		return ERR_PTR(-ENODEV);
+	list_add(&group->registry_link, &vtds_group_registry);
+	return group;
 }
 
 static void group_free(struct vtds_group *group)
@@ -57,11 +63,8 @@ static void group_free(struct vtds_group *group)
  */
 struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev)
 {
-	struct iommu_domain *bypass = iommu_get_domain_for_dev(dev);
 	struct vtds_group *group, *found;
 
-	if (!bypass)
-		return ERR_PTR(-ENODEV);
 	group = kzalloc(sizeof(*group), GFP_KERNEL_ACCOUNT);
 	if (!group)
 		return ERR_PTR(-ENOMEM);
@@ -71,15 +74,15 @@ struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *d
 		return ERR_PTR(-ENODEV);
 	}
 	group->context = context;
-	group->bypass = bypass;
 	group->state = VTDS_STATE_BYPASS;
 	INIT_LIST_HEAD(&group->endpoints);
 
-	found = group_register(group);
-	if (found == group)
-		return group;
-	group_free(group);
-	return found->context == context ? found : ERR_PTR(-EBUSY);
+	mutex_lock(&vtds_group_registry_lock);
+	found = group_register(group, dev);
+	mutex_unlock(&vtds_group_registry_lock);
+	if (found != group)
+		group_free(group);
+	return found;
 }
 
 static void shadow_put(struct vtds_iommu_host *host)
@@ -165,7 +168,7 @@ static struct vtds_iommu_host *shadow_join(struct vtds_group *group,
 	while ((tree = vtds_domain_find(&group->context->engine, target->root_gfn,
 					target->levels, target->perm, tree))) {
 		host = vtds_iommu_host(tree->host);
-		if (!vtds_iommu_host_covers(host, group->iommu_group))
+		if (!vtds_iommu_host_covers(host, group->iommu_group, group->bypass))
 			continue;
 		if (group_attach(group, host->domain, VTDS_STATE_SHADOW))
 			continue;
@@ -191,7 +194,10 @@ static struct vtds_iommu_host *shadow_make(struct vtds_group *group,
 
 static void group_shadow(struct vtds_group *group, const struct vtds_target *target)
 {
+	struct vtds_engine *engine = &group->context->engine;
+	atomic64_t *refused = &engine->counters.rejects[VTDS_REASON_LIMIT];
 	struct vtds_iommu_host *old = group->host;
+	s64 refused_before = atomic64_read(refused);
 	struct vtds_iommu_host *host;
 
 	/* group->host goes with group->state: it changes once the group has left. */
@@ -201,8 +207,12 @@ static void group_shadow(struct vtds_group *group, const struct vtds_target *tar
 	if (!host)
 		group_detach(group);
 	group->host = host;
-	if (old)
-		shadow_put(old);
+	if (!old)
+		return;
+	shadow_put(old);
+	/* Both at a time may have been too much; the new one alone need not be. */
+	if (host && atomic64_read(refused) != refused_before)
+		vtds_engine_retry(engine);
 }
 
 static void group_leave_shadow(struct vtds_group *group)

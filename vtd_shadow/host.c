@@ -182,18 +182,24 @@ void vtds_iommu_host_free(struct vtds_iommu_host *host)
 }
 
 /**
- * vtds_iommu_host_covers() - whether a group has no other reserved regions
+ * vtds_iommu_host_covers() - whether a domain suits another group as it is
  * @host: domain
  * @group: group that may be attached to it
+ * @bypass: the domain that VFIO made for it
  *
- * A domain which maps what is reserved for the group must not be shared.
+ * A domain which maps what is reserved for the group, or what its IOMMU cannot
+ * translate, must not be shared.
  */
-bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group)
+bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group,
+			    const struct iommu_domain *bypass)
 {
 	struct iommu_resv_region *have, *want;
 	struct list_head regions;
 	bool covered = true;
 
+	if (host->first < bypass->geometry.aperture_start ||
+	    host->last > bypass->geometry.aperture_end)
+		return false;
 	if (regions_get(group, &regions))
 		return false;
 	list_for_each_entry(want, &regions, list) {

@@ -37,6 +37,7 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 					      struct iommu_group *group,
 					      const struct iommu_domain *bypass);
 void vtds_iommu_host_free(struct vtds_iommu_host *host);
-bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group);
+bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group,
+			    const struct iommu_domain *bypass);
 
 #endif /* VTDS_HOST_H */

@@ -316,6 +316,7 @@ static void superpage_undo(struct vtds_node *node, u64 iova,
 				 e->gpa + (first << PAGE_SHIFT), end - first,
 				 e->perm & VTDS_W);
 		atomic64_sub(end - first, &engine->counters.mapped_pages);
+		engine->refusals += end - first;	/* work for nothing, all the same */
 	}
 }
 
@@ -627,9 +628,11 @@ void vtds_domain_flush(struct vtds_domain *domain)
 		return;
 
 	host->ops->gather(host, iova, last, &gather);
-	list_for_each_entry(node, &domain->queue, queue_link)
+	list_for_each_entry(node, &domain->queue, queue_link) {
 		for_each_set_bitrange(first, end, node->queued, VTDS_TABLE_ENTRIES)
 			vtds_leaves_unmap(node, first, end, &gather);
+		cond_resched();
+	}
 	vtds_domain_sync(domain, &gather);
 
 	list_for_each_entry_safe(node, next, &domain->queue, queue_link) {

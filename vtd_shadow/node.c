@@ -199,7 +199,9 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 	bool done = true;
 	unsigned int i;
 
-	mutex_lock(&node->lock);
+	/* Whoever has it may wait for a page; if we are killed nothing matters. */
+	if (mutex_lock_killable(&node->lock))
+		return true;
 	for (i = first; i <= last; i++)
 		done &= sync_entry(node, i, NULL);
 	mutex_unlock(&node->lock);
@@ -332,7 +334,7 @@ struct vtds_node *vtds_node_link(struct vtds_domain *domain,
 		reason = VTDS_REASON_HOST;
 		goto reject;
 	}
-	page = vtds_page_get(engine, entry->gpa >> VTDS_TABLE_SHIFT);
+	page = vtds_page_get(engine, entry->gpa >> VTDS_TABLE_SHIFT, node->level > 1);
 	if (IS_ERR(page)) {
 		err = PTR_ERR(page);
 		reason = err == -ENXIO ? VTDS_REASON_TABLE_ACCESS : vtds_pin_reason(err);
@@ -340,8 +342,6 @@ struct vtds_node *vtds_node_link(struct vtds_domain *domain,
 		goto reject;
 	}
 	node->page = page;
-	if (node->level > 1)
-		vtds_page_set_links(engine, page->gfn);
 	list_add_tail(&node->page_link, &page->nodes);
 	atomic64_inc(&engine->counters.links);
 	trace_vtds_link(domain, node->iova, entry->gpa, node->level, true);

@@ -9,6 +9,9 @@
 #include "engine.h"
 #include "trace.h"
 
+/* In engine->pages: a page whose entries may refer to other tables. */
+#define PAGE_HAS_LINKS	XA_MARK_0
+
 static struct vtds_page **recent_slot(struct vtds_engine *engine, u64 gfn)
 {
 	return &engine->recent[gfn % ARRAY_SIZE(engine->recent)];
@@ -41,11 +44,12 @@ struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn)
  * vtds_page_get() - track a guest page, or take a reference if it is tracked
  * @engine: engine
  * @gfn: guest frame number
+ * @links: its entries may refer to tables: vtds_page_has_links()
  *
  * Context: engine->lock write-held; may sleep.
  * Return: the page, or ERR_PTR(): -ENXIO not RAM, -EDQUOT, -ENOMEM, -EFAULT.
  */
-struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn)
+struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links)
 {
 	struct vtds_page *page = vtds_page_find(engine, gfn);
 	int err;
@@ -55,6 +59,8 @@ struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn)
 		if (page->gone)
 			return ERR_PTR(-ENXIO);
 		page->refs++;
+		if (links)
+			xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
 		return page;
 	}
 
@@ -68,6 +74,9 @@ struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn)
 	err = xa_insert(&engine->pages, gfn, page, GFP_KERNEL_ACCOUNT);
 	if (err)
 		goto err_free;
+	/* Before the first write is trapped, which looks for it. */
+	if (links)
+		xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
 	page->entries = engine->guest->track(engine, gfn);
 	if (IS_ERR(page->entries)) {
 		err = PTR_ERR(page->entries);
@@ -106,22 +115,6 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
 	kfree(page);
 }
 
-/* In engine->pages: a page whose entries may refer to other tables. */
-#define PAGE_HAS_LINKS	XA_MARK_0
-
-/**
- * vtds_page_set_links() - remember that entries of a page may refer to tables
- * @engine: engine
- * @gfn: guest frame number of a tracked page
- *
- * Context: engine->lock write-held.
- */
-void vtds_page_set_links(struct vtds_engine *engine, u64 gfn)
-{
-	vtds_assert_structural(engine);
-	xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
-}
-
 /**
  * vtds_page_has_links() - whether entries of a page may refer to tables
  * @engine: engine
@@ -143,12 +136,11 @@ bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn)
  */
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn)
 {
-	struct vtds_page *page = vtds_page_get(engine, gfn);
+	struct vtds_page *page = vtds_page_get(engine, gfn, true);
 
 	if (IS_ERR(page))
 		return page;
 	page->watches++;
-	vtds_page_set_links(engine, gfn);
 	return page;
 }
 

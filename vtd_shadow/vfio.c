@@ -142,7 +142,10 @@ static int ioc_attach(struct vtds_vfio_device *vtds, void __user *uptr)
 	context = vtds_context_get_fd(arg.context_fd);
 	if (IS_ERR(context))
 		return PTR_ERR(context);
-	mutex_lock(&vtds->lock);
+	if (mutex_lock_killable(&vtds->lock)) {
+		vtds_context_put(context);
+		return -EINTR;
+	}
 	endpoint = vtds->endpoint ? ERR_PTR(-EBUSY) :
 		   vtds_endpoint_attach(context, vdev->dev, vdev->inode->i_mapping,
 					vdev->kvm, arg.requester_id);
@@ -166,7 +169,8 @@ static int ioc_detach(struct vtds_vfio_device *vtds, void __user *uptr)
 	if (arg.flags)
 		return -EOPNOTSUPP;
 
-	mutex_lock(&vtds->lock);
+	if (mutex_lock_killable(&vtds->lock))
+		return -EINTR;
 	if (!vtds->endpoint)
 		err = -EINVAL;
 	else if (vtds->endpoint->context->mm != current->mm)

@@ -763,6 +763,16 @@ static void superpage_undo_test(struct kunit *test)
 	}
 	KUNIT_EXPECT_GT(test, failed, 5);
 	KUNIT_EXPECT_LT(test, failed, 50);
+
+	/* Each page of it counts as refused: a guest could have us do it for ever. */
+	env->mock->fail_pin = 0;
+	env->mock->fail_map = 0;
+	env->mock->nreject = 0;
+	env->mock->engine.limits.mappings = 400;
+	set(env, MID, 4, leaf(env, 2, 1024, VTDS_RW));
+	expect_reject(env, VTDS_REASON_LIMIT, 4 * MIB2, 1024 << PAGE_SHIFT, 2);
+	KUNIT_EXPECT_EQ(test, env->host->pages, 0);
+	KUNIT_EXPECT_EQ(test, env->mock->engine.refusals, 400 + 1);
 	env_free(env);
 }
 
@@ -1014,7 +1024,7 @@ static void watch_test(struct kunit *test)
 	env->mock->gone_gfn = 21;
 	env->mock->gone_last = 21;
 	vtds_engine_drop_range(engine, 21, 21);
-	KUNIT_EXPECT_EQ(test, PTR_ERR(vtds_page_get(engine, 21)), -ENXIO);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(vtds_page_get(engine, 21, false)), -ENXIO);
 	vtds_page_unwatch(engine, page);
 	up_write(&engine->lock);
 	undrop(env);

@@ -377,6 +377,28 @@ TEST_F(reject, limit_of_mappings)
 	ASSERT_TRUE(is_mapped(e, 0, self->iova + 20 * SIZE_4K, self->a, SIZE_4K, PERM_RW));
 }
 
+/* It holds for what is there in the end, not for both while one takes over. */
+TEST_F(reject, limit_of_mappings_when_the_domain_changes)
+{
+	struct env *e = &self->e;
+	struct dom other;
+	u64 i;
+
+	START(.max_mappings = 16);
+	other = dom_alloc(e, e->levels);
+	for (i = 0; i < 12; i++) {
+		dom_map(e, &self->d, self->iova + i * SIZE_4K, self->a, 1, PERM_RW);
+		dom_map(e, &other, self->iova + i * SIZE_4K, GPA_DATA_2M + i * SIZE_4K, 1,
+			PERM_RW);
+	}
+	dom_set(e, 0, &other);
+	for (i = 0; i < 12; i++)
+		ASSERT_TRUE(is_mapped(e, 0, self->iova + i * SIZE_4K,
+				      GPA_DATA_2M + i * SIZE_4K, SIZE_4K, PERM_RW));
+	EXPECT_EQ(12, env_stats(e).mappings);
+	drain_events(e);
+}
+
 /* It counts 4 KiB pages, however they are mapped. */
 TEST_F(reject, limit_of_mappings_by_superpages)
 {
