@@ -214,6 +214,26 @@ err_free:
 	return ERR_PTR(err);
 }
 
+/* Who has to go (@force) waits for as long as it takes. */
+static int detach_lock(struct vtds_context *context, bool force)
+{
+	int err;
+
+	if (force) {
+		mutex_lock(&context->attach_lock);
+		down_write(&context->gate);
+		down_write(&context->engine.lock);
+		return 0;
+	}
+	err = mutex_lock_killable(&context->attach_lock);
+	if (err)
+		return err;
+	err = endpoint_lock(context);
+	if (err)
+		mutex_unlock(&context->attach_lock);
+	return err;
+}
+
 /**
  * vtds_endpoint_detach() - take a device away from its vIOMMU
  * @endpoint: endpoint, freed on success
@@ -228,9 +248,9 @@ int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force)
 	int group_id = iommu_group_id(endpoint->group->iommu_group);
 	int err;
 
-	mutex_lock(&context->attach_lock);
-	down_write(&context->gate);
-	down_write(&context->engine.lock);
+	err = detach_lock(context, force);
+	if (err)
+		return err;
 	err = vtds_group_leave(endpoint, force);
 	if (!err) {
 		trace_vtds_attach(endpoint->requester_id, group_id, false);

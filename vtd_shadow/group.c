@@ -211,8 +211,12 @@ static void group_shadow(struct vtds_group *group, const struct vtds_target *tar
 		return;
 	shadow_put(old);
 	/* Both at a time may have been too much; the new one alone need not be. */
-	if (host && atomic64_read(refused) != refused_before)
+	if (atomic64_read(refused) == refused_before)
+		return;
+	if (host)
 		vtds_engine_retry(engine);
+	else
+		group->host = shadow_make(group, target);
 }
 
 static void group_leave_shadow(struct vtds_group *group)

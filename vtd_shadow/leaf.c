@@ -5,6 +5,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "node.h"
@@ -424,6 +425,17 @@ bool vtds_leaf_map_page(struct vtds_node *node, unsigned int i,
 
 /* ---- unmapping, in two steps around the host's IOTLB sync ---- */
 
+/* Unmap a run, and let others have the processor when it is a long one. */
+static void unmap_run(struct vtds_host *host, u64 iova, u64 bytes,
+		      struct iommu_iotlb_gather *gather)
+{
+	for (; bytes > SZ_1G; iova += SZ_1G, bytes -= SZ_1G) {
+		host->ops->unmap(host, iova, SZ_1G, gather);
+		cond_resched();
+	}
+	host->ops->unmap(host, iova, bytes, gather);
+}
+
 /* Unmap the part of a superpage that got mapped, run by run. */
 static void unmap_partial(struct vtds_node *node, u64 iova, unsigned long *pages,
 			  unsigned long npages, struct iommu_iotlb_gather *gather)
@@ -459,15 +471,15 @@ void vtds_leaves_unmap(struct vtds_node *node, unsigned int first, unsigned int 
 		if (!pages)
 			continue;
 		if (i > start)
-			host->ops->unmap(host, vtds_entry_iova(node, start),
-					 (u64)(i - start) << shift, gather);
+			unmap_run(host, vtds_entry_iova(node, start),
+				  (u64)(i - start) << shift, gather);
 		unmap_partial(node, vtds_entry_iova(node, i), pages,
 			      1UL << (shift - PAGE_SHIFT), gather);
 		start = i + 1;
 	}
 	if (end > start)
-		host->ops->unmap(host, vtds_entry_iova(node, start),
-				 (u64)(end - start) << shift, gather);
+		unmap_run(host, vtds_entry_iova(node, start), (u64)(end - start) << shift,
+			  gather);
 }
 
 /* Let the pages go of entries that are contiguous in the guest. */

@@ -399,6 +399,23 @@ TEST_F(reject, limit_of_mappings_when_the_domain_changes)
 	drain_events(e);
 }
 
+/* The same of tables: there is not even room for the new top table. */
+TEST_F(reject, limit_of_tables_when_the_domain_changes)
+{
+	struct env *e = &self->e;
+	struct dom other;
+
+	START(.max_tables = 4);
+	other = dom_alloc(e, e->levels);
+	dom_map(e, &self->d, self->iova, self->a, 1, PERM_RW);
+	dom_map(e, &self->d, self->iova + SIZE_2M, self->a, 1, PERM_RW);
+	EXPECT_EQ(4, env_stats(e).tables);
+	dom_map(e, &other, self->iova, GPA_DATA_2M, 1, PERM_RW);
+	dom_set(e, 0, &other);
+	ASSERT_TRUE(is_mapped(e, 0, self->iova, GPA_DATA_2M, SIZE_4K, PERM_RW));
+	drain_events(e);
+}
+
 /* It counts 4 KiB pages, however they are mapped. */
 TEST_F(reject, limit_of_mappings_by_superpages)
 {
