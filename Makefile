@@ -76,8 +76,9 @@ check: ## Build and run all tests; ONLY=<regex> some of them
 	tools/setup static
 	tools/testing/check $(if $(ONLY),--only '$(ONLY)')
 
-check-debug: ## The same on the kernel with all checks, which it builds
-	tools/testing/check --matrix tools/testing/vm/matrix-debug $(if $(ONLY),--only '$(ONLY)')
+check-debug: ## Those of the kernel with all checks, and more of them
+	tools/testing/check --matrix tools/testing/vm/matrix tools/testing/vm/matrix-debug \
+		--only '$(or $(ONLY),-debug)'
 
 debug-kernel: ## Build the kernel with all checks, for tools/testing/vm/run --kernel debug
 	tools/testing/vm/debug-kernel

@@ -3,16 +3,12 @@
  * io read|write BYTES DEPTH COUNT: direct I/O of the guest's NVMe, DEPTH requests
  * at a time. Prints "ticks" of the TSC that COUNT requests take.
  *
- * How long an emulated device takes depends on how busy the machine is, and if all
- * wait for it the emulated clock jumps. So there is always something to run: a
- * thread of least priority, which counts the ticks that nobody else wanted. They
- * are not part of the result. At DEPTH 1 a request in which that thread came to run
- * does not count at all, if there are others: it paid for the switch.
+ * Ticks that nobody wanted, see ticks.h, are not part of the result. At DEPTH 1 a
+ * request in which there were some does not count at all, if there are others: it
+ * paid for the switch to the thread that counts them.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +17,8 @@
 #include <unistd.h>
 
 #include <linux/aio_abi.h>
+
+#include "ticks.h"
 
 #define DISK		"/dev/nvme0n1"
 #define DISK_BYTES	(512ull << 20)
@@ -33,34 +31,6 @@ static char *buffers;
 static unsigned long bytes;
 static int fd;
 static long long next_offset;
-
-static volatile unsigned long long soaked;
-
-static unsigned long long now(void)
-{
-	return __builtin_ia32_rdtsc();
-}
-
-/* A longer step than that of the loop means that somebody else was running. */
-static void *soak(void *unused)
-{
-	const struct sched_param param = { 0 };
-	unsigned long long last, next;
-
-	sched_setscheduler(0, SCHED_IDLE, &param);
-	for (last = now();; last = next) {
-		next = now();
-		if (next - last < 50)
-			soaked += next - last;
-	}
-	return NULL;
-}
-
-static void fail(const char *what)
-{
-	perror(what);
-	exit(1);
-}
 
 static void submit(unsigned int slot, int opcode)
 {
@@ -115,16 +85,16 @@ static void one_sync(int opcode)
 /* Returns the ticks of @count requests, by those that did not wait. */
 static unsigned long long run_sync(int opcode, unsigned int count)
 {
-	unsigned long long start, soaked_before, ticks, quick = 0, all = 0;
+	unsigned long long start, soaked, ticks, quick = 0, all = 0;
 	unsigned int i, nr_quick = 0;
 
 	for (i = 0; i < count; i++) {
-		soaked_before = soaked;
-		start = now();
+		soaked = ticks_soaked();
+		start = ticks_now();
 		one_sync(opcode);
-		ticks = now() - start;
-		all += ticks - (soaked - soaked_before);
-		if (soaked == soaked_before) {
+		ticks = ticks_now() - start;
+		all += ticks - (ticks_soaked() - soaked);
+		if (soaked == ticks_soaked()) {
 			quick += ticks;
 			nr_quick++;
 		}
@@ -134,18 +104,17 @@ static unsigned long long run_sync(int opcode, unsigned int count)
 
 static unsigned long long run(int opcode, unsigned int depth, unsigned int count)
 {
-	unsigned long long start = now() - soaked;
+	unsigned long long start = ticks_now() - ticks_soaked();
 
 	if (depth == 1)
 		return run_sync(opcode, count);
 	run_async(opcode, depth, count);
-	return now() - soaked - start;
+	return ticks_now() - ticks_soaked() - start;
 }
 
 int main(int argc, char **argv)
 {
 	unsigned int depth, count;
-	pthread_t thread;
 	int opcode;
 
 	if (argc != 5)
@@ -167,8 +136,7 @@ int main(int argc, char **argv)
 	if (depth > 1 && syscall(SYS_io_setup, depth, &ctx))
 		fail("io_setup");
 
-	if (pthread_create(&thread, NULL, soak, NULL))
-		fail("thread");
+	ticks_start();
 	run(opcode, depth, WARM_UP > depth ? WARM_UP : depth);
 	printf("ticks %llu\n", run(opcode, depth, count));
 	return 0;
