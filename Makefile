@@ -78,7 +78,7 @@ check: ## Build and run all tests; ONLY=<regex> some of them
 
 check-debug: ## Those of the kernel with all checks, and more of them
 	tools/testing/check --matrix tools/testing/vm/matrix tools/testing/vm/matrix-debug \
-		--only '$(or $(ONLY),-debug)'
+		--only='(?=.*-debug)$(ONLY)'
 
 debug-kernel: ## Build the kernel with all checks, for tools/testing/vm/run --kernel debug
 	tools/testing/vm/debug-kernel

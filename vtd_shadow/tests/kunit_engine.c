@@ -1031,6 +1031,28 @@ static void watch_test(struct kunit *test)
 	env_free(env);
 }
 
+/* Nobody may start DMA while a link is followed; leaves need no such care. */
+static void gate_test(struct kunit *test)
+{
+	struct env *env = env_alloc(test, false);
+	struct mock *mock = env->mock;
+
+	mock->wants_gate = true;
+	set(env, MID, 0, table(env, 2, LEAF));
+	set(env, TOP, 0, table(env, 3, MID));
+	KUNIT_EXPECT_EQ(test, mock->ntracked, 3);
+	KUNIT_EXPECT_EQ(test, atomic_read(&mock->gatings), 1);
+	set(env, LEAF, 5, leaf(env, 1, DATA, VTDS_RW));
+	expect(env, 5, DATA, VTDS_RW);
+	set(env, MID, 1, leaf(env, 2, 512, VTDS_RW));
+	expect(env, MIB2, 512, VTDS_RW);
+	set(env, TOP, 0, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&mock->gatings), 1);
+	flush(env);
+	KUNIT_EXPECT_EQ(test, env->host->pages, 0);
+	env_free(env);
+}
+
 static void lookup_test(struct kunit *test)
 {
 	struct env *env = env_alloc(test, true);
@@ -1249,6 +1271,7 @@ static struct kunit_case engine_cases[] = {
 	KUNIT_CASE_PARAM(drop_table_test, format_next),
 	KUNIT_CASE_PARAM(domain_find_test, format_next),
 	KUNIT_CASE_PARAM(watch_test, format_next),
+	KUNIT_CASE_PARAM(gate_test, format_next),
 	KUNIT_CASE_PARAM(lookup_test, format_next),
 	KUNIT_CASE_PARAM(height_test, format_next),
 	KUNIT_CASE_PARAM(skip_test, format_next),

@@ -92,6 +92,8 @@ static const __le64 *mock_track(struct vtds_engine *engine, u64 gfn)
 		return ERR_PTR(-ENOMEM);
 	if (mock->tracked[gfn])
 		mock_fail(mock, "gfn %llu is tracked twice", gfn);
+	if (mock->wants_gate && !atomic_read(&mock->gate))
+		mock_fail(mock, "gfn %llu is tracked while the gate is open", gfn);
 	mock->tracked[gfn] = true;
 	mock->ntracked++;
 	return gfn < MOCK_TABLES ? mock->mem[gfn] : mock->zero;
@@ -512,11 +514,15 @@ static void mock_queued(struct vtds_engine *engine)
 
 static int mock_gate_close(struct vtds_engine *engine)
 {
+	atomic_inc(&mock_of(engine)->gatings);
+	atomic_inc(&mock_of(engine)->gate);
 	return 1;
 }
 
 static void mock_gate_open(struct vtds_engine *engine)
 {
+	if (atomic_dec_return(&mock_of(engine)->gate) < 0)
+		mock_fail(mock_of(engine), "the gate is opened, but was not closed");
 }
 
 static const struct vtds_engine_client mock_client = {
@@ -560,6 +566,8 @@ void mock_check_idle(struct mock *mock)
 	unsigned int write;
 	u64 gfn;
 
+	if (atomic_read(&mock->gate))
+		mock_fail(mock, "the gate was left closed");
 	for (write = 0; write < 2; write++)
 		for (gfn = 0; gfn < MOCK_RAM; gfn++)
 			if (mock->pins[write][gfn] != mock->reach[write][gfn])

@@ -62,6 +62,9 @@
  * @last_reject: the last one
  * @nreject: all reports
  * @root_writes: calls of client->root_written
+ * @gatings: calls of client->gate_close
+ * @gate: how many of them were not undone yet
+ * @wants_gate: nothing may be tracked while the gate is open
  * @broken: a rule was broken; the first one was reported
  */
 struct mock {
@@ -84,6 +87,8 @@ struct mock {
 	struct vtds_reject last_reject;
 	unsigned int nreject;
 	unsigned int root_writes;
+	atomic_t gatings, gate;
+	bool wants_gate;
 	bool broken;
 };
 

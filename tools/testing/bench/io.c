@@ -8,6 +8,7 @@
  * paid for the switch to the thread that counts them.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ static void submit(unsigned int slot, int opcode)
 	iocb->aio_offset = next_offset;
 	next_offset = (next_offset + bytes) % DISK_BYTES;
 	if (syscall(SYS_io_submit, ctx, 1, &iocb) != 1)
-		fail("io_submit");
+		err(1, "io_submit");
 }
 
 /* Has @count requests done, @depth of them under way at a time. */
@@ -60,10 +61,10 @@ static void run_async(int opcode, unsigned int depth, unsigned int count)
 	while (done < count) {
 		n = syscall(SYS_io_getevents, ctx, 1, depth, events, NULL);
 		if (n < 1)
-			fail("io_getevents");
+			err(1, "io_getevents");
 		for (i = 0; i < n; i++, done++) {
 			if (events[i].res != (long long)bytes)
-				fail("request");
+				err(1, "request");
 			if (submitted < count) {
 				submit(events[i].data, opcode);
 				submitted++;
@@ -78,7 +79,7 @@ static void one_sync(int opcode)
 					       pwrite(fd, buffers, bytes, next_offset);
 
 	if (n != (ssize_t)bytes)
-		fail("request");
+		err(1, "request");
 	next_offset = (next_offset + bytes) % DISK_BYTES;
 }
 
@@ -128,13 +129,13 @@ int main(int argc, char **argv)
 
 	fd = open(DISK, O_RDWR | O_DIRECT);
 	if (fd < 0)
-		fail(DISK);
+		err(1, DISK);
 	buffers = mmap(NULL, bytes * depth, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (buffers == MAP_FAILED)
-		fail("mmap");
+		err(1, "mmap");
 	if (depth > 1 && syscall(SYS_io_setup, depth, &ctx))
-		fail("io_setup");
+		err(1, "io_setup");
 
 	ticks_start();
 	run(opcode, depth, WARM_UP > depth ? WARM_UP : depth);

@@ -2,11 +2,12 @@
 /*
  * net serve: be the other end of the wire.
  * net ping|send|receive BYTES WINDOW COUNT: have COUNT packets of BYTES go over the
- * guest's NIC; ping: there and back, one by one; send and receive: WINDOW of them
- * one way, then a small one the other way. Prints "ticks" of the TSC that it took,
+ * guest's NIC; ping: each there and back (WINDOW is 1); send and receive: WINDOW of
+ * them one way, then a small one the other way. Prints "ticks" of the TSC that it took,
  * without those that nobody wanted, see ticks.h.
  */
 #include <arpa/inet.h>
+#include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 #define SERVER		"192.0.2.1"	/* for documentation: RFC 5737 */
 #define PORT		7		/* that of the echo service */
 #define BYTES_MAX	1472
-#define WARM_UP		16
+#define WARM_UP		16	/* windows */
 
 /* Begins each packet: what the other end is to answer. */
 struct request {
@@ -43,14 +44,14 @@ static void transmit(unsigned int packets, unsigned int bytes, const struct sock
 	while (packets--)
 		if (sendto(fd, buffer, bytes, 0, (const struct sockaddr *)to,
 			   to ? sizeof(*to) : 0) != (ssize_t)bytes)
-			fail("send");
+			err(1, "send");
 }
 
 static void receive(unsigned int packets, unsigned int bytes)
 {
 	while (packets--)
 		if (recv(fd, buffer, sizeof(buffer), 0) != (ssize_t)bytes)
-			fail("receive");
+			err(1, "receive");
 }
 
 static void serve(void)
@@ -61,15 +62,15 @@ static void serve(void)
 	socklen_t len;
 
 	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)))
-		fail("bind");
+		err(1, "bind");
 	for (;;) {
 		len = sizeof(client);
 		if (recvfrom(fd, buffer, sizeof(buffer), 0, (struct sockaddr *)&client, &len) <
 		    (ssize_t)sizeof(request))
-			fail("receive");
+			err(1, "receive");
 		memcpy(&request, buffer, sizeof(request));
 		if (request.bytes > sizeof(buffer))
-			fail("request");
+			err(1, "request");
 		transmit(request.packets, request.bytes, &client);
 	}
 }
@@ -89,13 +90,15 @@ static void run(const char *op, unsigned int bytes, unsigned int window, unsigne
 	const struct request small = { 1, sizeof(small) }, same = { 1, bytes };
 	const struct request many = { window, bytes };
 
-	for (; count >= window; count -= window) {
+	for (; count; count -= window) {
 		if (!strcmp(op, "ping"))
 			exchange(1, bytes, same);
 		else if (!strcmp(op, "send"))
 			exchange(window, bytes, small);
-		else
+		else if (!strcmp(op, "receive"))
 			exchange(1, sizeof(small), many);
+		else
+			exit(2);
 	}
 }
 
@@ -106,13 +109,13 @@ static void use(char **args)
 	unsigned int bytes = atoi(args[1]), window = atoi(args[2]), count = atoi(args[3]);
 	unsigned long long start;
 
-	if (bytes < sizeof(struct request) || bytes > BYTES_MAX || !window)
+	if (bytes < sizeof(struct request) || bytes > BYTES_MAX || !window || count % window)
 		exit(2);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)))
-		fail("connect");
+		err(1, "connect");
 	ticks_start();
-	run(args[0], bytes, window, WARM_UP > window ? WARM_UP : window);
+	run(args[0], bytes, window, window * WARM_UP);
 	start = ticks_now() - ticks_soaked();
 	run(args[0], bytes, window, count);
 	printf("ticks %llu\n", ticks_now() - ticks_soaked() - start);
@@ -122,7 +125,7 @@ int main(int argc, char **argv)
 {
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
 	if (fd < 0)
-		fail("socket");
+		err(1, "socket");
 	if (argc == 2 && !strcmp(argv[1], "serve"))
 		serve();
 	else if (argc == 5)

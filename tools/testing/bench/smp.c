@@ -49,7 +49,7 @@ static u64 floor_page[VCPUS];
 static struct guest_write burst[VCPUS][BURST];
 static struct vm *vm;
 static u64 start[VCPUS], end[VCPUS];
-static sem_t go[VCPUS], done;
+static sem_t go[VCPUS], undo[VCPUS], done;
 static atomic_uint awaited;
 
 static u64 now(void)
@@ -64,7 +64,10 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Starts its burst when all of the round are there. */
+/*
+ * Starts its burst when all of the round are there. The same thread undoes it:
+ * the first KVM_RUN of another one waits for an RCU grace period.
+ */
 static void *vcpu_thread(void *arg)
 {
 	unsigned int cpu = (uintptr_t)arg;
@@ -77,6 +80,9 @@ static void *vcpu_thread(void *arg)
 		start[cpu] = now();
 		vm_batch(vm, cpu, burst[cpu], BURST);
 		end[cpu] = now();
+		sem_post(&done);
+		sem_wait(&undo[cpu]);
+		vm_batch(vm, cpu, burst[cpu], BURST);
 		sem_post(&done);
 	}
 	return NULL;
@@ -128,8 +134,10 @@ static u64 measure(unsigned int vcpus, enum kind kind)
 		first = start[cpu] < first ? start[cpu] : first;
 		last = end[cpu] > last ? end[cpu] : last;
 		burst_fill(cpu, kind, false);
-		vm_batch(vm, cpu, burst[cpu], BURST);
+		sem_post(&undo[cpu]);
 	}
+	for (cpu = 0; cpu < vcpus; cpu++)
+		sem_wait(&done);
 	env_flush(&env);
 	return last - first;
 }
@@ -170,7 +178,8 @@ static void prepare(void)
 	}
 	sem_init(&done, 0, 0);
 	for (i = 0; i < VCPUS; i++)
-		if (sem_init(&go[i], 0, 0) || pthread_create(&thread, NULL, vcpu_thread, (void *)i))
+		if (sem_init(&go[i], 0, 0) || sem_init(&undo[i], 0, 0) ||
+		    pthread_create(&thread, NULL, vcpu_thread, (void *)i))
 			fatal("thread");
 }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #define _GNU_SOURCE
+#include <err.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "ticks.h"
 
@@ -39,11 +38,5 @@ void ticks_start(void)
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, soak, NULL))
-		fail("thread");
-}
-
-void fail(const char *what)
-{
-	perror(what);
-	exit(1);
+		err(1, "thread");
 }

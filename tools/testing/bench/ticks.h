@@ -15,6 +15,4 @@ unsigned long long ticks_soaked(void);
 /* Starts the thread. */
 void ticks_start(void);
 
-void __attribute__((noreturn)) fail(const char *what);
-
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Interface of vtds_floor, for micro.c alone. */
+/* Interface of vtds_floor, for micro.c and smp.c. */
 #ifndef VTDS_BENCH_FLOOR_H
 #define VTDS_BENCH_FLOOR_H
 
