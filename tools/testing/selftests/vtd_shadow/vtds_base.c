@@ -108,7 +108,8 @@ FIXTURE_SETUP(bypass)
 	container_open(&self->container);
 	self->nr_devs = dev_find(bdf);
 	for (i = 0; i < self->nr_devs; i++)
-		dev_open(&self->dev[i], &self->container, &self->vm, bdf[i]);
+		dev_open(&self->dev[i], &self->container, &self->vm, bdf[i],
+			 i ? &self->dev[0] : NULL);
 	container_map(&self->container, 0, vm_host(&self->vm, 0), GPA_RAM_END);
 	if (!dev_can_dma(&self->dev[0]))
 		SKIP(return, "device is not edu");

@@ -509,7 +509,7 @@ TEST_F(attach, vm_is_missing_or_another)
 	memcpy(bdf, self->e.dev[0].bdf, sizeof(bdf));
 	dev_close(&self->e.dev[0]);
 	container_open(&c);
-	dev_open(&d, &c, NULL, bdf);
+	dev_open(&d, &c, NULL, bdf, NULL);
 	EXPECT_EQ(ESRCH, TRY(d.fd, VTDS_IOC_DEVICE_ATTACH, vtds_device_attach,
 			     .context_fd = self->e.ctx, .requester_id = 8));
 	dev_close(&d);
@@ -517,7 +517,7 @@ TEST_F(attach, vm_is_missing_or_another)
 
 	container_open(&c);
 	vm_create(&vm2, 1);
-	dev_open(&d, &c, &vm2, bdf);
+	dev_open(&d, &c, &vm2, bdf, NULL);
 	if (self->e.nr_devs > 1) {
 		EXPECT_EQ(0, ATTACH(1, self->e.ctx, 9));
 		EXPECT_EQ(ESRCH, TRY(d.fd, VTDS_IOC_DEVICE_ATTACH, vtds_device_attach,
@@ -527,7 +527,7 @@ TEST_F(attach, vm_is_missing_or_another)
 	container_close(&c);
 	vm_destroy(&vm2);
 
-	dev_open(&self->e.dev[0], &self->e.container, &self->e.vm, bdf);
+	dev_open(&self->e.dev[0], &self->e.container, &self->e.vm, bdf, NULL);
 	EXPECT_EQ(0, ATTACH(0, self->e.ctx, 8));
 }
 

@@ -211,28 +211,43 @@ static void map_bar0(struct dev *dev)
 	dev->bar0 = p;
 }
 
-void dev_open(struct dev *dev, struct container *c, struct vm *vm, const char *bdf)
+static void group_open(struct dev *dev, struct container *c, struct vm *vm,
+		       const char *group)
 {
 	struct vfio_group_status status = { .argsz = sizeof(status) };
-	char group[64], path[128];
+	char path[128];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%s", group);
+	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (dev->group_fd < 0 || ioctl(dev->group_fd, VFIO_GROUP_GET_STATUS, &status))
+		fatal("%s: group %s", dev->bdf, path);
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		fatal("%s: other devices of group %s belong to host drivers", dev->bdf, group);
+	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &c->fd))
+		fatal("%s: VFIO_GROUP_SET_CONTAINER", dev->bdf);
+	if (!c->nr_devs && ioctl(c->fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		fatal("%s: VFIO_SET_IOMMU", dev->bdf);
+	if (vm)
+		join_vm(c, vm, dev->group_fd);
+}
+
+void dev_open(struct dev *dev, struct container *c, struct vm *vm, const char *bdf,
+	      const struct dev *other)
+{
+	char group[64], others[64];
 
 	memset(dev, 0, sizeof(*dev));
 	dev->container = c;
 	snprintf(dev->bdf, sizeof(dev->bdf), "%.15s", bdf);
 	sysfs_link(bdf, "iommu_group", group);
-	snprintf(path, sizeof(path), "/dev/vfio/%s", group);
-	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
-	if (dev->group_fd < 0 || ioctl(dev->group_fd, VFIO_GROUP_GET_STATUS, &status))
-		fatal("%s: group %s", bdf, path);
-	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-		fatal("%s: other devices of group %s belong to host drivers", bdf, group);
-	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &c->fd))
-		fatal("%s: VFIO_GROUP_SET_CONTAINER", bdf);
-	if (!c->nr_devs && ioctl(c->fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		fatal("%s: VFIO_SET_IOMMU", bdf);
+	if (other)
+		sysfs_link(other->bdf, "iommu_group", others);
+	dev->group_is_others = other && !strcmp(group, others);
+	if (dev->group_is_others)
+		dev->group_fd = other->group_fd;
+	else
+		group_open(dev, c, vm, group);
 	c->nr_devs++;
-	if (vm)
-		join_vm(c, vm, dev->group_fd);
 	dev->fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
 	if (dev->fd < 0)
 		fatal("%s: VFIO_GROUP_GET_DEVICE_FD", bdf);
@@ -250,11 +265,13 @@ void dev_close(struct dev *dev)
 	if (dev->bar0)
 		munmap((void *)dev->bar0, EDU_BAR_BYTES);
 	close(dev->fd);
+	dev->container->nr_devs--;
+	if (dev->group_is_others)
+		return;
 	/* KVM would keep the group open */
 	if (dev->container->kvm_device_fd >= 0)
 		kvm_group(dev->container, dev->group_fd, KVM_DEV_VFIO_GROUP_DEL);
 	close(dev->group_fd);
-	dev->container->nr_devs--;
 }
 
 static void map_dma(struct container *c, u64 iova, void *host, u64 bytes, u32 flags)

@@ -17,6 +17,7 @@ struct dev {
 	char bdf[16];
 	struct container *container;
 	int group_fd;
+	bool group_is_others;	/* ... who opened it, and closes it */
 	int fd;
 	volatile u8 *bar0;	/* of edu, else NULL */
 };
@@ -34,8 +35,12 @@ const char *dev_missing(void);
 void container_open(struct container *c);
 void container_close(struct container *c);
 
-/* Joins the group to container and VM, and gets the device. In this order. */
-void dev_open(struct dev *dev, struct container *c, struct vm *vm, const char *bdf);
+/*
+ * Joins the group to container and VM, and gets the device. In this order. If @other
+ * is open and of the same group, that has been done with it.
+ */
+void dev_open(struct dev *dev, struct container *c, struct vm *vm, const char *bdf,
+	      const struct dev *other);
 void dev_close(struct dev *dev);
 
 /* The VMM's own (bypass) mapping of guest memory. */

@@ -66,7 +66,7 @@ static void open_devices(struct env *e, u32 max)
 		e->nr_devs = max;
 	for (i = 0; i < e->nr_devs; i++) {
 		e->rid[i] = rids[i];
-		dev_open(&e->dev[i], &e->container, &e->vm, bdf[i]);
+		dev_open(&e->dev[i], &e->container, &e->vm, bdf[i], i ? &e->dev[0] : NULL);
 	}
 	container_map(&e->container, 0, vm_host(&e->vm, 0), GPA_RAM_END);
 	e->last_iova = container_last_iova(&e->container);
@@ -93,7 +93,7 @@ void env_close(struct env *e)
 {
 	u32 i;
 
-	for (i = 0; i < e->nr_devs; i++)
+	for (i = e->nr_devs; i--;)
 		dev_close(&e->dev[i]);
 	container_close(&e->container);
 	close(e->ctx);
