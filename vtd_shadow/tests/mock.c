@@ -353,16 +353,20 @@ static struct mock_gather *gather_find(struct mock_host *host,
 
 /*
  * A slot for a new gather. One that nothing was unmapped under may be forgotten
- * without a sync: such slots are used again, the oldest first.
+ * without a sync: such slots are used again, the oldest first, but only if there is
+ * no other, as its owner may just be slow.
  */
 static struct mock_gather *gather_unused(struct mock_host *host)
 {
 	unsigned int i;
 
+	for (i = 0; i < MOCK_GATHERS; i++)
+		if (!host->gathers[i].key)
+			return &host->gathers[i];
 	for (i = 0; i < MOCK_GATHERS; i++) {
 		struct mock_gather *slot = &host->gathers[host->next_gather++ % MOCK_GATHERS];
 
-		if (!slot->key || !slot->used)
+		if (!slot->used)
 			return slot;
 	}
 	return NULL;

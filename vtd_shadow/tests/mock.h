@@ -36,7 +36,7 @@
 #define MOCK_RESERVED_PAGE	(512 + 2)
 #define MOCK_RESERVED_LAST	(512 + 3)
 
-#define MOCK_GATHERS	32
+#define MOCK_GATHERS	64
 
 /**
  * struct mock - an engine with its surroundings
