@@ -119,7 +119,7 @@ FIXTURE_TEARDOWN(bypass)
 {
 	unsigned int i;
 
-	for (i = 0; i < self->nr_devs; i++)
+	for (i = self->nr_devs; i--;)
 		dev_close(&self->dev[i]);
 	container_close(&self->container);
 	vm_destroy(&self->vm);

@@ -75,7 +75,10 @@ TEST_F(group, moves_when_all_have_moved)
 	ASSERT_TRUE(both_map(e, self->iova, self->a));
 	dom_set(e, 1, &self->d2);
 	ASSERT_TRUE(is_conflict(e));
-	/* told once */
+	/* one more way to disagree: it is told once */
+	e->fmt->set_device(e, 1, DEV_BLOCKED, NULL);
+	EXPECT_TRUE(is_state(e, 0, VTDS_STATE_BLOCKED));
+	EXPECT_TRUE(has_no_event(e));
 	dom_set(e, 1, &self->d2);
 	EXPECT_TRUE(has_no_event(e));
 	dom_set(e, 0, &self->d2);
