@@ -31,8 +31,9 @@ int vtds_context_init(void)
 
 void vtds_context_fini(void)
 {
-	vtds_debugfs_fini();
+	/* The last contexts may go with it. */
 	destroy_workqueue(vtds_workqueue);
+	vtds_debugfs_fini();
 }
 
 static struct vtds_context *context_of(struct vtds_engine *engine)
@@ -149,6 +150,27 @@ static void context_flush_work(struct work_struct *work)
 	vtds_engine_flush(&context->engine);
 }
 
+static void context_reap_work(struct work_struct *work)
+{
+	struct vtds_context *context = container_of(work, struct vtds_context, reap_work);
+
+	vtds_endpoints_reap(context);
+	vtds_context_put(context);
+}
+
+/**
+ * vtds_context_reap() - have endpoints removed whose devices are closed
+ * @context: context
+ *
+ * That may take a while: it waits for whoever waits for guest memory.
+ */
+void vtds_context_reap(struct vtds_context *context)
+{
+	vtds_context_get(context);
+	if (!queue_work(vtds_workqueue, &context->reap_work))
+		vtds_context_put(context);
+}
+
 /* ---- life ---- */
 
 /**
@@ -167,11 +189,13 @@ struct vtds_context *vtds_context_alloc(void)
 	mmgrab(context->mm);
 	mutex_init(&context->attach_lock);
 	init_rwsem(&context->gate);
+	mutex_init(&context->bars_lock);
 	vtds_engine_init(&context->engine, &context_guest_ops, &context_engine_client);
 	vtds_pins_init(&context->pins, context->mm);
 	INIT_LIST_HEAD(&context->endpoints);
 	vtds_events_init(&context->events);
 	INIT_DELAYED_WORK(&context->flush_work, context_flush_work);
+	INIT_WORK(&context->reap_work, context_reap_work);
 	vtds_debugfs_add(context);
 	return context;
 }

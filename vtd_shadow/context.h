@@ -7,8 +7,10 @@
  *
  *   context->attach_lock	mutex: attach, detach, and with it context->vm
  *     context->gate		rwsem: who starts DMA; see gate.c
+ *       context->bars_lock	mutex: endpoint->mapping
  *       context->engine.lock	rwsem, for writing: all the rest
  *         group registry	mutex: which groups exist, over all contexts
+ *           group->lock	mutex: where a group is attached
  */
 #ifndef VTDS_CONTEXT_H
 #define VTDS_CONTEXT_H
@@ -69,9 +71,10 @@ struct vtds_step {
  * @link: in context->endpoints
  * @group: its IOMMU group
  * @group_link: in group->endpoints
- * @dev: the device
- * @mapping: what processes map of its BARs
+ * @dev: the device; holds a reference, but once @closed it is VFIO's
+ * @mapping: what processes map of its BARs, NULL once @closed
  * @requester_id: as the guest sees it
+ * @closed: the device is closed, and what is left here waits to be removed
  * @steps: root and context table
  * @target: where the guest's tables send it
  */
@@ -83,6 +86,7 @@ struct vtds_endpoint {
 	struct device *dev;
 	struct address_space *mapping;
 	u16 requester_id;
+	bool closed;
 	struct vtds_step steps[VTDS_STEPS];
 	struct vtds_target target;
 };
@@ -93,8 +97,13 @@ struct vtds_endpoint {
  * @registry_link: in the registry of all groups
  * @iommu_group: the group; holds a reference
  * @endpoints: its endpoints
- * @bypass: the domain that the VMM set up through VFIO, never NULL
- * @state: the state that it is in
+ * @open: how many of them are not closed, or about to be there
+ * @limits: what its IOMMU can translate
+ * @lock: protects the next three, and that the devices are not closed
+ * @bypass: the domain that the VMM set up through VFIO, until it is @returned
+ * @domain: the one that it is attached to, NULL while it is blocked
+ * @returned: VFIO has it back, where it is attached is no longer ours to say
+ * @state: the state that the engine has put it in
  * @host: the shadow that it is attached to, in VTDS_STATE_SHADOW
  * @conflict: its endpoints have different targets, and that was reported
  */
@@ -103,7 +112,12 @@ struct vtds_group {
 	struct list_head registry_link;
 	struct iommu_group *iommu_group;
 	struct list_head endpoints;
+	unsigned int open;
+	struct iommu_domain_geometry limits;
+	struct mutex lock;	/* bypass, domain, returned */
 	struct iommu_domain *bypass;
+	struct iommu_domain *domain;
+	bool returned;
 	enum vtds_state state;
 	struct vtds_iommu_host *host;
 	bool conflict;
@@ -115,6 +129,7 @@ struct vtds_group {
  * @mm: process that opened it, the VMM
  * @attach_lock: see above
  * @gate: see gate.c; closed while it is held for writing
+ * @bars_lock: protects @mapping of the endpoints
  * @engine: shadow trees; engine.lock protects all that follows
  * @pins: pinned guest pages
  * @vm: the VM, while there is an endpoint
@@ -122,6 +137,7 @@ struct vtds_group {
  * @events: what the VMM is told
  * @flush_work: flush of queued entries that no invalidation came for
  * @unmap_delay: jiffies until then
+ * @reap_work: removes endpoints whose devices are closed
  * @setup: VTDS_IOC_SETUP was done
  * @closed: the file is closed: everything is blocked
  * @enabled: translation is enabled
@@ -137,6 +153,7 @@ struct vtds_context {
 	struct mm_struct *mm;
 	struct mutex attach_lock;	/* attach, detach; vm */
 	struct rw_semaphore gate;	/* doorbells; see gate.c */
+	struct mutex bars_lock;		/* mapping of endpoints */
 	struct vtds_engine engine;
 	struct vtds_pins pins;
 	struct vtds_vm *vm;
@@ -144,6 +161,7 @@ struct vtds_context {
 	struct vtds_events events;
 	struct delayed_work flush_work;
 	unsigned long unmap_delay;
+	struct work_struct reap_work;
 	bool setup;
 	bool closed;
 	bool enabled;
@@ -165,6 +183,7 @@ struct vtds_context *vtds_context_alloc(void);
 void vtds_context_close(struct vtds_context *context);
 void vtds_context_get(struct vtds_context *context);
 void vtds_context_put(struct vtds_context *context);
+void vtds_context_reap(struct vtds_context *context);
 int vtds_context_setup(struct vtds_context *context, const struct vtds_setup *setup);
 int vtds_context_set_root(struct vtds_context *context,
 			  const struct vtds_set_root *set);
@@ -178,7 +197,9 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 					   struct device *dev,
 					   struct address_space *mapping,
 					   struct kvm *kvm, u16 requester_id);
-int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force);
+int vtds_endpoint_detach(struct vtds_endpoint *endpoint);
+void vtds_endpoint_close(struct vtds_endpoint *endpoint);
+void vtds_endpoints_reap(struct vtds_context *context);
 struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 					 u32 requester_id);
 void vtds_endpoints_update(struct vtds_context *context);
@@ -198,7 +219,10 @@ void vtds_resolve_clear(struct vtds_endpoint *endpoint);
 
 /* group.c */
 struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *dev);
-int vtds_group_leave(struct vtds_endpoint *endpoint, bool force);
+int vtds_group_detach(struct vtds_endpoint *endpoint);
+void vtds_group_close(struct vtds_endpoint *endpoint);
+bool vtds_group_has_closed(struct vtds_endpoint *endpoint);
+void vtds_group_leave(struct vtds_endpoint *endpoint);
 void vtds_group_update(struct vtds_group *group);
 
 #endif /* VTDS_CONTEXT_H */

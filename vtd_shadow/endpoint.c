@@ -85,7 +85,7 @@ struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 
 	lockdep_assert_held(&context->engine.lock);
 	list_for_each_entry(endpoint, &context->endpoints, link)
-		if (endpoint->requester_id == requester_id)
+		if (endpoint->requester_id == requester_id && !READ_ONCE(endpoint->closed))
 			return endpoint;
 	return NULL;
 }
@@ -108,6 +108,26 @@ static int endpoint_add(struct vtds_endpoint *endpoint)
 	vtds_group_update(group);
 	trace_vtds_attach(endpoint->requester_id, iommu_group_id(group->iommu_group), true);
 	return 0;
+}
+
+static void endpoint_free(struct vtds_endpoint *endpoint)
+{
+	struct vtds_context *context = endpoint->context;
+
+	put_device(endpoint->dev);
+	kfree(endpoint);
+	vtds_context_put(context);
+}
+
+/* The caller has a reference to the context, so its locks stay. */
+static void endpoint_remove(struct vtds_endpoint *endpoint)
+{
+	trace_vtds_attach(endpoint->requester_id,
+			  iommu_group_id(endpoint->group->iommu_group), false);
+	list_del(&endpoint->link);
+	vtds_group_leave(endpoint);
+	vtds_resolve_clear(endpoint);
+	endpoint_free(endpoint);
 }
 
 /* What it takes to change which endpoints there are. */
@@ -133,7 +153,7 @@ static void endpoint_unlock(struct vtds_context *context)
 static void context_put_vm(struct vtds_context *context)
 {
 	lockdep_assert_held(&context->attach_lock);
-	if (!list_empty(&context->endpoints))
+	if (!context->vm || !list_empty(&context->endpoints))
 		return;
 	vtds_vm_put(context->vm);
 	context->vm = NULL;
@@ -156,6 +176,64 @@ static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
 	return 0;
 }
 
+/* Second step of vtds_endpoint_close(). */
+static int endpoints_reap(struct vtds_context *context)
+{
+	struct vtds_endpoint *endpoint, *next;
+	int err;
+
+	lockdep_assert_held(&context->attach_lock);
+	err = endpoint_lock(context);
+	if (err)
+		return err;
+	list_for_each_entry_safe(endpoint, next, &context->endpoints, link)
+		if (vtds_group_has_closed(endpoint))
+			endpoint_remove(endpoint);
+	endpoint_unlock(context);
+	context_put_vm(context);
+	return 0;
+}
+
+/**
+ * vtds_endpoints_reap() - remove the endpoints whose devices are closed
+ * @context: context; the caller has a reference
+ *
+ * Context: process; may sleep, for as long as guest memory is waited for.
+ */
+void vtds_endpoints_reap(struct vtds_context *context)
+{
+	/* Killable, as all that waits for guest memory; a worker is not killed. */
+	if (mutex_lock_killable(&context->attach_lock))
+		return;
+	endpoints_reap(context);
+	mutex_unlock(&context->attach_lock);
+}
+
+/* With attach_lock held. */
+static int endpoint_attach(struct vtds_endpoint *endpoint, struct kvm *kvm)
+{
+	struct vtds_context *context = endpoint->context;
+	int err;
+
+	if (!context->setup)
+		return -EINVAL;
+	/* What is closed is not to be in the way of what is opened. */
+	err = endpoints_reap(context);
+	if (err)
+		return err;
+	err = context_get_vm(context, kvm);
+	if (err)
+		return err;
+	err = endpoint_lock(context);
+	if (!err) {
+		err = endpoint_add(endpoint);
+		endpoint_unlock(context);
+	}
+	if (err)
+		context_put_vm(context);
+	return err;
+}
+
 /**
  * vtds_endpoint_attach() - put a device behind a guest vIOMMU
  * @context: vIOMMU
@@ -167,7 +245,7 @@ static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
  * Context: in the VMM's process; may sleep.
  * Return: the endpoint or ERR_PTR(): -EINVAL not set up, -ESRCH no VM, another
  * VM, or another process's, -EBUSY requester id or group in use, -ENODEV no
- * IOMMU group, -ENOMEM.
+ * IOMMU group, -ENOMEM, -EINTR.
  */
 struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 					   struct device *dev,
@@ -182,91 +260,77 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 	endpoint = kzalloc(sizeof(*endpoint), GFP_KERNEL_ACCOUNT);
 	if (!endpoint)
 		return ERR_PTR(-ENOMEM);
+	vtds_context_get(context);
 	endpoint->context = context;
-	endpoint->dev = dev;
+	endpoint->dev = get_device(dev);
 	endpoint->mapping = mapping;
 	endpoint->requester_id = requester_id;
 
 	err = mutex_lock_killable(&context->attach_lock);
-	if (err)
-		goto err_free;
-	err = context->setup ? context_get_vm(context, kvm) : -EINVAL;
-	if (err)
-		goto err_unlock;
-
-	err = endpoint_lock(context);
 	if (!err) {
-		err = endpoint_add(endpoint);
-		endpoint_unlock(context);
+		err = endpoint_attach(endpoint, kvm);
+		mutex_unlock(&context->attach_lock);
 	}
-	if (err) {
-		context_put_vm(context);
-		goto err_unlock;
-	}
-	kref_get(&context->ref);
-	mutex_unlock(&context->attach_lock);
-	return endpoint;
-
-err_unlock:
-	mutex_unlock(&context->attach_lock);
-err_free:
-	kfree(endpoint);
+	if (!err)
+		return endpoint;
+	endpoint_free(endpoint);
 	return ERR_PTR(err);
 }
 
-/* Who has to go (@force) waits for as long as it takes. */
-static int detach_lock(struct vtds_context *context, bool force)
+/* With the locks of endpoint_lock() held. */
+static int endpoint_detach(struct vtds_endpoint *endpoint)
 {
-	int err;
+	int err = vtds_group_detach(endpoint);
 
-	if (force) {
-		mutex_lock(&context->attach_lock);
-		down_write(&context->gate);
-		down_write(&context->engine.lock);
-		return 0;
-	}
-	err = mutex_lock_killable(&context->attach_lock);
-	if (err)
-		return err;
-	err = endpoint_lock(context);
-	if (err)
-		mutex_unlock(&context->attach_lock);
+	if (!err)
+		endpoint_remove(endpoint);
 	return err;
 }
 
 /**
  * vtds_endpoint_detach() - take a device away from its vIOMMU
  * @endpoint: endpoint, freed on success
- * @force: do so even if its group cannot be given back to VFIO's domain
  *
- * Context: any process; may sleep.
- * Return: 0, or without @force an error, and it is still attached.
+ * Context: in the VMM's process, with a reference to the context; may sleep.
+ * Return: 0, or an error, and it is still attached.
  */
-int vtds_endpoint_detach(struct vtds_endpoint *endpoint, bool force)
+int vtds_endpoint_detach(struct vtds_endpoint *endpoint)
 {
 	struct vtds_context *context = endpoint->context;
-	int group_id = iommu_group_id(endpoint->group->iommu_group);
 	int err;
 
-	err = detach_lock(context, force);
+	err = mutex_lock_killable(&context->attach_lock);
 	if (err)
 		return err;
-	err = vtds_group_leave(endpoint, force);
+	err = endpoint_lock(context);
 	if (!err) {
-		trace_vtds_attach(endpoint->requester_id, group_id, false);
-		list_del(&endpoint->link);
-		vtds_resolve_clear(endpoint);
-	}
-	endpoint_unlock(context);
-	if (!err)
+		err = endpoint_detach(endpoint);
+		endpoint_unlock(context);
 		context_put_vm(context);
+	}
 	mutex_unlock(&context->attach_lock);
-	if (err)
-		return err;
+	return err;
+}
 
-	kfree(endpoint);
-	vtds_context_put(context);
-	return 0;
+/**
+ * vtds_endpoint_close() - the device is closed
+ * @endpoint: endpoint, not to be used any more
+ *
+ * The device and its group are VFIO's when this returns. What there is for it here
+ * goes later: that needs locks which are held while guest memory is waited for, and
+ * who closes a device holds locks that do not concern our VMM alone.
+ *
+ * Context: any process, with a reference to the context; does not wait for the VMM.
+ */
+void vtds_endpoint_close(struct vtds_endpoint *endpoint)
+{
+	struct vtds_context *context = endpoint->context;
+
+	mutex_lock(&context->bars_lock);
+	endpoint->mapping = NULL;
+	mutex_unlock(&context->bars_lock);
+	vtds_group_close(endpoint);
+	vtds_context_reap(context);
 }
 
 static void vm_written(void *data, u64 gpa, unsigned int bytes)

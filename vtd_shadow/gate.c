@@ -34,8 +34,11 @@ static int gate_zap(struct vtds_context *context)
 	lockdep_assert_held_write(&context->gate);
 	if (mmap_write_lock_killable(context->mm))
 		return -EINTR;
+	mutex_lock(&context->bars_lock);
 	list_for_each_entry(endpoint, &context->endpoints, link)
-		unmap_mapping_range(endpoint->mapping, 0, 0, true);
+		if (endpoint->mapping)
+			unmap_mapping_range(endpoint->mapping, 0, 0, true);
+	mutex_unlock(&context->bars_lock);
 	mmap_write_unlock(context->mm);
 	atomic64_inc(&context->gatings);
 	return 0;

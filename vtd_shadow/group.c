@@ -5,6 +5,11 @@
  *
  * Between two domains a group is in the blocking domain, which is what
  * iommu_detach_group() leaves behind while VFIO owns the group's DMA.
+ *
+ * It ends in two steps. When its last device is closed the group is given back to
+ * VFIO, under the two locks here, which nobody holds while he waits for guest memory.
+ * The engine may be at work on the group all the time: it finds that it cannot move it
+ * any more. What it has for the group goes later, with engine.lock held.
  */
 #include <linux/device.h>
 #include <linux/err.h>
@@ -13,7 +18,7 @@
 #include "context.h"
 #include "trace.h"
 
-/* Protects the list, and that a group is in one context only. Innermost. */
+/* Protects the list, that a group is in one context only, and how many of it are open. */
 static DEFINE_MUTEX(vtds_group_registry_lock);
 static LIST_HEAD(vtds_group_registry);
 
@@ -37,11 +42,19 @@ static struct vtds_group *group_register(struct vtds_group *group, struct device
 	struct vtds_group *found = group_find(group->iommu_group);
 
 	lockdep_assert_held(&vtds_group_registry_lock);
-	if (found)
-		return found->context == group->context ? found : ERR_PTR(-EBUSY);
+	if (found) {
+		if (found->context != group->context)
+			return ERR_PTR(-EBUSY);
+		found->open++;
+		return found;
+	}
 	group->bypass = iommu_get_domain_for_dev(dev);
 	if (!group->bypass)
 		return ERR_PTR(-ENODEV);
+	/* It has been attached and so knows, which Intel's domains do not before. */
+	group->limits = group->bypass->geometry;
+	group->domain = group->bypass;
+	group->open = 1;
 	list_add(&group->registry_link, &vtds_group_registry);
 	return group;
 }
@@ -76,6 +89,7 @@ struct vtds_group *vtds_group_get(struct vtds_context *context, struct device *d
 	group->context = context;
 	group->state = VTDS_STATE_BYPASS;
 	INIT_LIST_HEAD(&group->endpoints);
+	mutex_init(&group->lock);
 
 	mutex_lock(&vtds_group_registry_lock);
 	found = group_register(group, dev);
@@ -93,41 +107,75 @@ static void shadow_put(struct vtds_iommu_host *host)
 	vtds_iommu_host_free(host);
 }
 
+/* An endpoint whose device is open, or NULL. */
 static struct vtds_endpoint *group_endpoint(struct vtds_group *group)
 {
-	return list_first_entry(&group->endpoints, struct vtds_endpoint, group_link);
+	struct vtds_endpoint *endpoint;
+
+	list_for_each_entry(endpoint, &group->endpoints, group_link)
+		if (!READ_ONCE(endpoint->closed))
+			return endpoint;
+	return NULL;
 }
 
 static void group_report(struct vtds_group *group, enum vtds_reason reason, u64 gpa)
 {
-	const struct vtds_reject reject = {
-		.reason = reason,
-		.requester_id = group_endpoint(group)->requester_id,
-		.gpa = gpa,
-	};
+	struct vtds_endpoint *endpoint = group_endpoint(group);
+	struct vtds_reject reject = { .reason = reason, .gpa = gpa };
 
+	if (!endpoint)
+		return;
+	reject.requester_id = endpoint->requester_id;
 	vtds_engine_reject(&group->context->engine, &reject);
 }
 
-static void group_detach(struct vtds_group *group)
+/* With NULL to none: it is blocked then, as it is after an error. */
+static int group_attach(struct vtds_group *group, struct iommu_domain *domain)
 {
-	if (group->state == VTDS_STATE_BYPASS)
-		iommu_detach_group(group->bypass, group->iommu_group);
-	else if (group->state == VTDS_STATE_SHADOW)
-		iommu_detach_group(group->host->domain, group->iommu_group);
-	group->state = VTDS_STATE_BLOCKED;
+	int err = 0;
+
+	lockdep_assert_held(&group->lock);
+	if (group->domain)
+		iommu_detach_group(group->domain, group->iommu_group);
+	if (domain)
+		err = iommu_attach_group(domain, group->iommu_group);
+	group->domain = err ? NULL : domain;
+	return err;
 }
 
-static int group_attach(struct vtds_group *group, struct iommu_domain *domain,
-			enum vtds_state state)
+/* group_attach() for the engine. */
+static int group_move(struct vtds_group *group, struct iommu_domain *domain,
+		      enum vtds_state state)
 {
 	int err;
 
-	group_detach(group);
-	err = iommu_attach_group(domain, group->iommu_group);
-	if (!err)
-		group->state = state;
+	mutex_lock(&group->lock);
+	err = group->returned ? -ENODEV : group_attach(group, domain);
+	mutex_unlock(&group->lock);
+	group->state = err ? VTDS_STATE_BLOCKED : state;
 	return err;
+}
+
+static void group_block(struct vtds_group *group)
+{
+	group_move(group, NULL, VTDS_STATE_BLOCKED);
+}
+
+/* A host domain that suits the group, while it has a device. */
+static struct vtds_iommu_host *host_alloc(struct vtds_group *group, u16 *requester_id)
+{
+	struct vtds_iommu_host *host = ERR_PTR(-ENODEV);
+	struct vtds_endpoint *endpoint;
+
+	mutex_lock(&group->lock);
+	endpoint = group_endpoint(group);
+	if (endpoint) {
+		*requester_id = endpoint->requester_id;
+		host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group,
+					     &group->limits);
+	}
+	mutex_unlock(&group->lock);
+	return host;
 }
 
 /*
@@ -137,18 +185,18 @@ static int group_attach(struct vtds_group *group, struct iommu_domain *domain,
 static struct vtds_iommu_host *shadow_create(struct vtds_group *group,
 					     const struct vtds_target *target)
 {
-	struct vtds_endpoint *endpoint = group_endpoint(group);
 	struct vtds_engine *engine = &group->context->engine;
 	struct vtds_iommu_host *host;
 	struct vtds_domain *tree;
+	u16 requester_id;
 
-	host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group, group->bypass);
+	host = host_alloc(group, &requester_id);
 	if (IS_ERR(host)) {
 		group_report(group, VTDS_REASON_HOST, 0);
 		return host;
 	}
 	tree = vtds_domain_alloc(engine, &host->base, target->root_gfn, target->levels,
-				 target->perm, endpoint->requester_id);
+				 target->perm, requester_id);
 	if (IS_ERR(tree)) {
 		vtds_iommu_host_free(host);
 		return ERR_CAST(tree);
@@ -168,9 +216,9 @@ static struct vtds_iommu_host *shadow_join(struct vtds_group *group,
 	while ((tree = vtds_domain_find(&group->context->engine, target->root_gfn,
 					target->levels, target->perm, tree))) {
 		host = vtds_iommu_host(tree->host);
-		if (!vtds_iommu_host_covers(host, group->iommu_group, group->bypass))
+		if (!vtds_iommu_host_covers(host, group->iommu_group, &group->limits))
 			continue;
-		if (group_attach(group, host->domain, VTDS_STATE_SHADOW))
+		if (group_move(group, host->domain, VTDS_STATE_SHADOW))
 			continue;
 		host->users++;
 		return host;
@@ -185,7 +233,7 @@ static struct vtds_iommu_host *shadow_make(struct vtds_group *group,
 
 	if (IS_ERR(host))
 		return NULL;
-	if (!group_attach(group, host->domain, VTDS_STATE_SHADOW))
+	if (!group_move(group, host->domain, VTDS_STATE_SHADOW))
 		return host;
 	shadow_put(host);
 	group_report(group, VTDS_REASON_HOST, 0);
@@ -205,7 +253,7 @@ static void group_shadow(struct vtds_group *group, const struct vtds_target *tar
 	if (!host)
 		host = shadow_make(group, target);
 	if (!host)
-		group_detach(group);
+		group_block(group);
 	group->host = host;
 	if (!old)
 		return;
@@ -223,7 +271,7 @@ static void group_leave_shadow(struct vtds_group *group)
 {
 	struct vtds_iommu_host *old = group->host;
 
-	group_detach(group);
+	group_block(group);
 	group->host = NULL;
 	if (old)
 		shadow_put(old);
@@ -242,14 +290,15 @@ static bool group_is_at(struct vtds_group *group, const struct vtds_target *targ
 	       tree->levels == target->levels && tree->perm == target->perm;
 }
 
-static bool group_agrees(struct vtds_group *group)
+static bool group_agrees(struct vtds_group *group, const struct vtds_target *first)
 {
-	const struct vtds_target *first = &group_endpoint(group)->target;
 	struct vtds_endpoint *endpoint;
 
 	list_for_each_entry(endpoint, &group->endpoints, group_link) {
 		const struct vtds_target *other = &endpoint->target;
 
+		if (READ_ONCE(endpoint->closed))
+			continue;
 		if (other->state != first->state || other->root_gfn != first->root_gfn ||
 		    other->levels != first->levels || other->perm != first->perm)
 			return false;
@@ -268,7 +317,7 @@ static void group_go(struct vtds_group *group, const struct vtds_target *target)
 		break;
 	case VTDS_STATE_BYPASS:
 		group_leave_shadow(group);
-		if (group_attach(group, group->bypass, VTDS_STATE_BYPASS))
+		if (group_move(group, group->bypass, VTDS_STATE_BYPASS))
 			group_report(group, VTDS_REASON_HOST, 0);
 		break;
 	case VTDS_STATE_BLOCKED:
@@ -282,18 +331,21 @@ static void group_go(struct vtds_group *group, const struct vtds_target *target)
 
 /**
  * vtds_group_update() - put a group where its endpoints' targets say
- * @group: group with at least one endpoint
+ * @group: group
  *
  * Context: engine.lock write-held; may sleep.
  */
 void vtds_group_update(struct vtds_group *group)
 {
 	static const struct vtds_target blocked = { .state = VTDS_STATE_BLOCKED };
+	struct vtds_endpoint *endpoint = group_endpoint(group);
 
 	vtds_assert_structural(&group->context->engine);
-	if (group_agrees(group)) {
+	if (!endpoint)
+		return;
+	if (group_agrees(group, &endpoint->target)) {
 		group->conflict = false;
-		group_go(group, &group_endpoint(group)->target);
+		group_go(group, &endpoint->target);
 		return;
 	}
 	group_go(group, &blocked);
@@ -302,46 +354,111 @@ void vtds_group_update(struct vtds_group *group)
 	group->conflict = true;
 }
 
-/* Give the group back to VFIO's own domain. */
-static int group_return(struct vtds_group *group)
+/* Give the group back to VFIO's own domain, and let it go. */
+static int group_return(struct vtds_group *group, bool force)
 {
-	if (group->state == VTDS_STATE_BYPASS)
-		return 0;
-	group_leave_shadow(group);
-	return group_attach(group, group->bypass, VTDS_STATE_BYPASS);
+	int err = 0;
+
+	lockdep_assert_held(&group->lock);
+	if (group->domain != group->bypass)
+		err = group_attach(group, group->bypass);
+	if (err && !force)
+		return err;
+	group->returned = true;
+	list_del(&group->registry_link);
+	return 0;
+}
+
+static int endpoint_drop(struct vtds_endpoint *endpoint, bool force)
+{
+	struct vtds_group *group = endpoint->group;
+	int err = 0;
+
+	mutex_lock(&vtds_group_registry_lock);
+	mutex_lock(&group->lock);
+	if (group->open == 1)
+		err = group_return(group, force);
+	if (!err) {
+		group->open--;
+		WRITE_ONCE(endpoint->closed, true);
+	}
+	mutex_unlock(&group->lock);
+	mutex_unlock(&vtds_group_registry_lock);
+	return err;
 }
 
 /**
- * vtds_group_leave() - take an endpoint out of its group
+ * vtds_group_detach() - first step of an endpoint's end, while its device is open
  * @endpoint: endpoint
- * @force: do so even if the group cannot be given back to its bypass domain. It is
- *	then blocked until VFIO lets it go.
  *
- * The group is given back with its last endpoint, and freed.
+ * With the last one of its group, this is given back to VFIO.
  *
  * Context: engine.lock write-held; may sleep.
- * Return: 0, or without @force an error and nothing has changed.
+ * Return: 0, or an error and nothing has changed.
  */
-int vtds_group_leave(struct vtds_endpoint *endpoint, bool force)
+int vtds_group_detach(struct vtds_endpoint *endpoint)
 {
 	struct vtds_group *group = endpoint->group;
-	bool last = list_is_singular(&group->endpoints);
-	int err;
+	int err = endpoint_drop(endpoint, false);
 
 	vtds_assert_structural(&group->context->engine);
-	err = last ? group_return(group) : 0;
-	if (err && !force) {
+	if (err) {
+		group->state = VTDS_STATE_BLOCKED;
 		vtds_group_update(group);
-		return err;
 	}
-	list_del(&endpoint->group_link);
-	if (!last) {
-		vtds_group_update(group);
-		return 0;
-	}
+	return err;
+}
+
+/**
+ * vtds_group_close() - the same when the device is closed
+ * @endpoint: endpoint
+ *
+ * A group that cannot be given back is blocked until VFIO lets it go.
+ *
+ * Context: any process; may sleep, but does not wait for guest memory.
+ */
+void vtds_group_close(struct vtds_endpoint *endpoint)
+{
+	endpoint_drop(endpoint, true);
+}
+
+/**
+ * vtds_group_has_closed() - whether the first step is done
+ * @endpoint: endpoint
+ *
+ * Context: process; may sleep.
+ * Return: whether vtds_group_leave() is due; who did the first step has left then.
+ */
+bool vtds_group_has_closed(struct vtds_endpoint *endpoint)
+{
+	bool closed;
+
 	mutex_lock(&vtds_group_registry_lock);
-	list_del(&group->registry_link);
+	closed = endpoint->closed;
 	mutex_unlock(&vtds_group_registry_lock);
-	group_free(group);
-	return 0;
+	return closed;
+}
+
+/**
+ * vtds_group_leave() - second step: take an endpoint out of its group
+ * @endpoint: endpoint, the first step done
+ *
+ * Without endpoints the group is freed.
+ *
+ * Context: engine.lock write-held; may sleep.
+ */
+void vtds_group_leave(struct vtds_endpoint *endpoint)
+{
+	struct vtds_group *group = endpoint->group;
+
+	vtds_assert_structural(&group->context->engine);
+	list_del(&endpoint->group_link);
+	if (list_empty(&group->endpoints)) {
+		if (group->host)
+			shadow_put(group->host);
+		group_free(group);
+	} else if (current->mm == group->context->mm) {
+		/* Elsewhere no memory can be pinned: then the next one looks. */
+		vtds_group_update(group);
+	}
 }

@@ -122,8 +122,7 @@ static int regions_get(struct iommu_group *group, struct list_head *regions)
  * vtds_iommu_host_alloc() - make an empty host domain
  * @dev: device that it must suit
  * @group: group of @dev; its reserved regions are the domain's
- * @bypass: the domain that VFIO made for it. It has been attached and so knows
- *	what the IOMMU can translate, which Intel's do not before.
+ * @limits: what its IOMMU can translate
  *
  * All DMA is forced to snoop caches, if the IOMMU of @dev can do that.
  *
@@ -131,7 +130,7 @@ static int regions_get(struct iommu_group *group, struct list_head *regions)
  */
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 					      struct iommu_group *group,
-					      const struct iommu_domain *bypass)
+					      const struct iommu_domain_geometry *limits)
 {
 	struct vtds_iommu_host *host = kzalloc(sizeof(*host), GFP_KERNEL_ACCOUNT);
 	int err;
@@ -147,10 +146,8 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 		err = PTR_ERR(host->domain);
 		goto err_regions;
 	}
-	host->first = max(host->domain->geometry.aperture_start,
-			  bypass->geometry.aperture_start);
-	host->last = min(host->domain->geometry.aperture_end,
-			 bypass->geometry.aperture_end);
+	host->first = max(host->domain->geometry.aperture_start, limits->aperture_start);
+	host->last = min(host->domain->geometry.aperture_end, limits->aperture_end);
 	/*
 	 * Drivers use the largest page that fits a call, and AMD's has pages of
 	 * any power of two. Runs of guest leaves must not become one page, and it
@@ -185,20 +182,19 @@ void vtds_iommu_host_free(struct vtds_iommu_host *host)
  * vtds_iommu_host_covers() - whether a domain suits another group as it is
  * @host: domain
  * @group: group that may be attached to it
- * @bypass: the domain that VFIO made for it
+ * @limits: what its IOMMU can translate
  *
  * A domain which maps what is reserved for the group, or what its IOMMU cannot
  * translate, must not be shared.
  */
 bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group,
-			    const struct iommu_domain *bypass)
+			    const struct iommu_domain_geometry *limits)
 {
 	struct iommu_resv_region *have, *want;
 	struct list_head regions;
 	bool covered = true;
 
-	if (host->first < bypass->geometry.aperture_start ||
-	    host->last > bypass->geometry.aperture_end)
+	if (host->first < limits->aperture_start || host->last > limits->aperture_end)
 		return false;
 	if (regions_get(group, &regions))
 		return false;

@@ -35,9 +35,9 @@ static inline struct vtds_iommu_host *vtds_iommu_host(struct vtds_host *host)
 
 struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 					      struct iommu_group *group,
-					      const struct iommu_domain *bypass);
+					      const struct iommu_domain_geometry *limits);
 void vtds_iommu_host_free(struct vtds_iommu_host *host);
 bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group,
-			    const struct iommu_domain *bypass);
+			    const struct iommu_domain_geometry *limits);
 
 #endif /* VTDS_HOST_H */

@@ -81,7 +81,7 @@ static void publish(struct vtds_vfio_device *vtds, struct vtds_endpoint *endpoin
 	rcu_assign_pointer(vtds->context, endpoint->context);
 }
 
-/* After detach. */
+/* After detach or close. */
 static void retract(struct vtds_vfio_device *vtds)
 {
 	struct vtds_context *context;
@@ -98,12 +98,14 @@ static void vtds_vfio_close_device(struct vfio_device *vdev)
 
 	/*
 	 * First have the device silent, as it is when it leaves; then give the
-	 * group back to VFIO's own domain.
+	 * group back to VFIO's own domain. VFIO's locks are held, which other VMMs
+	 * may need: nothing of this waits for our VMM, nobody has a file of the
+	 * device or a mapping any more.
 	 */
 	vfio_pci_core_close_device(vdev);
 	mutex_lock(&vtds->lock);
 	if (vtds->endpoint) {
-		vtds_endpoint_detach(vtds->endpoint, true);
+		vtds_endpoint_close(vtds->endpoint);
 		retract(vtds);
 	}
 	mutex_unlock(&vtds->lock);
@@ -176,7 +178,7 @@ static int ioc_detach(struct vtds_vfio_device *vtds, void __user *uptr)
 	else if (vtds->endpoint->context->mm != current->mm)
 		err = -ESRCH;
 	else
-		err = vtds_endpoint_detach(vtds->endpoint, false);
+		err = vtds_endpoint_detach(vtds->endpoint);
 	if (!err)
 		retract(vtds);
 	mutex_unlock(&vtds->lock);
