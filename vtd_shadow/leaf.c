@@ -187,8 +187,9 @@ static unsigned int map_pages_hard(struct vtds_node *node, u64 iova, u64 gpa,
 	return done;
 }
 
-static void entries_applied(struct vtds_node *node, unsigned int first,
-			    unsigned int n, u64 gpa, u8 perm)
+/* Inlined, as most often it is a single one. */
+static __always_inline void entries_applied(struct vtds_node *node, unsigned int first,
+					    unsigned int n, u64 gpa, u8 perm)
 {
 	struct vtds_counters *c = &node->domain->engine->counters;
 	u64 span = vtds_level_span(node->level);

@@ -57,10 +57,6 @@ static bool sync_old(struct vtds_node *node, unsigned int i, u64 raw,
 	struct vtds_node *child = entry_child(node, i);
 	struct vtds_entry old;
 
-	if (!child && new->type == VTDS_ENTRY_NONE) {
-		vtds_leaf_queue(node, i);
-		return true;
-	}
 	old = vtds_entry_decode(node, i, node->raw[i]);
 	if (vtds_entry_same(&old, new)) {
 		/* The guest put it back, or changed what does not matter. */
@@ -101,9 +97,10 @@ static void run_add(struct vtds_node *node, struct vtds_run *run, unsigned int i
 /*
  * Bring one entry in step. With the lock held for writing there is a @run, which
  * leaves are collected in. Without one only 4 KiB leaves are dealt with, and
- * false tells that more is needed: the entry is then as if not yet seen.
+ * false tells that more is needed: the entry is then as if not yet seen. Inlined,
+ * so that the way of a trapped write has nothing of the other.
  */
-static bool sync_entry(struct vtds_node *node, unsigned int i, struct vtds_run *run)
+static __always_inline bool sync_entry(struct vtds_node *node, unsigned int i, struct vtds_run *run)
 {
 	u64 raw = le64_to_cpu(READ_ONCE(node->page->entries[i]));
 	struct vtds_node *child = entry_child(node, i);
@@ -116,6 +113,10 @@ static bool sync_entry(struct vtds_node *node, unsigned int i, struct vtds_run *
 	if (!run && (child || new.type == VTDS_ENTRY_TABLE ||
 		     (new.type == VTDS_ENTRY_LEAF && node->level > 1)))
 		return false;
+	if (!child && new.type == VTDS_ENTRY_NONE && test_bit(i, node->applied)) {
+		vtds_leaf_queue(node, i);
+		return true;
+	}
 	if ((child || test_bit(i, node->applied)) && sync_old(node, i, raw, &new))
 		return true;
 	/* What the guest removed is gone by now in any case: only adding can wait. */
@@ -200,7 +201,7 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 	unsigned int i;
 
 	/* Whoever has it may wait for a page; if we are killed nothing matters. */
-	if (mutex_lock_killable(&node->lock))
+	if (!mutex_trylock(&node->lock) && mutex_lock_killable(&node->lock))
 		return true;
 	for (i = first; i <= last; i++)
 		done &= sync_entry(node, i, NULL);
