@@ -2,6 +2,7 @@
 /* Contexts: guest vIOMMUs. What their ioctls do, and the glue to the engine. */
 #include <linux/err.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/pfn.h>
 #include <linux/sched/mm.h>
 #include <linux/sizes.h>
@@ -17,8 +18,15 @@
 #define DEFAULT_UNMAP_DELAY_MS	50
 #define MAX_UNMAP_DELAY_MS	60000
 
-/* Its own, so that the end of the module can wait for what is under way. */
+/* How long the close of a device waits for what follows from it. */
+#define REAP_PATIENCE_MS	100
+
+/* Here contexts come to their end. Nothing waits for a VMM there. */
 static struct workqueue_struct *vtds_workqueue;
+
+/* Contexts that are not at their end. */
+static atomic_t vtds_contexts;
+static DECLARE_WAIT_QUEUE_HEAD(vtds_contexts_gone);
 
 int vtds_context_init(void)
 {
@@ -31,7 +39,7 @@ int vtds_context_init(void)
 
 void vtds_context_fini(void)
 {
-	/* The last contexts may go with it. */
+	wait_event(vtds_contexts_gone, !atomic_read(&vtds_contexts));
 	destroy_workqueue(vtds_workqueue);
 	vtds_debugfs_fini();
 }
@@ -131,7 +139,7 @@ static void client_queued(struct vtds_engine *engine)
 {
 	struct vtds_context *context = context_of(engine);
 
-	queue_delayed_work(vtds_workqueue, &context->flush_work, context->unmap_delay);
+	queue_delayed_work(context->workqueue, &context->flush_work, context->unmap_delay);
 }
 
 static const struct vtds_engine_client context_engine_client = {
@@ -155,6 +163,10 @@ static void context_reap_work(struct work_struct *work)
 	struct vtds_context *context = container_of(work, struct vtds_context, reap_work);
 
 	vtds_endpoints_reap(context);
+	/* vtds_context_fini() still waits for the context. */
+	module_put(THIS_MODULE);
+	if (atomic_dec_and_test(&context->reaps))
+		wake_up_all(&context->reaped);
 	vtds_context_put(context);
 }
 
@@ -162,16 +174,42 @@ static void context_reap_work(struct work_struct *work)
  * vtds_context_reap() - have endpoints removed whose devices are closed
  * @context: context
  *
- * That may take a while: it waits for whoever waits for guest memory.
+ * That waits for whoever waits for guest memory, which may be for ever. But most
+ * often it is done when this returns, and then it is as if it had been done here.
+ *
+ * Context: in the module's VFIO driver, that is in use; may sleep, for 0.1 s.
  */
 void vtds_context_reap(struct vtds_context *context)
 {
 	vtds_context_get(context);
-	if (!queue_work(vtds_workqueue, &context->reap_work))
+	__module_get(THIS_MODULE);
+	atomic_inc(&context->reaps);
+	if (!queue_work(context->workqueue, &context->reap_work)) {
+		atomic_dec(&context->reaps);
+		module_put(THIS_MODULE);
 		vtds_context_put(context);
+	}
+	wait_event_timeout(context->reaped, !atomic_read(&context->reaps),
+			   msecs_to_jiffies(REAP_PATIENCE_MS));
 }
 
 /* ---- life ---- */
+
+static void context_release_work(struct work_struct *work)
+{
+	struct vtds_context *context = container_of(work, struct vtds_context, release_work);
+
+	vtds_debugfs_remove(context);
+	cancel_delayed_work_sync(&context->flush_work);
+	destroy_workqueue(context->workqueue);
+	vtds_engine_fini(&context->engine);
+	vtds_pins_fini(&context->pins);
+	mmdrop(context->mm);
+	kvfree(context);
+	/* The end of the module waits for this worker as well. */
+	if (atomic_dec_and_test(&vtds_contexts))
+		wake_up_all(&vtds_contexts_gone);
+}
 
 /**
  * vtds_context_alloc() - make a context for the current process
@@ -184,6 +222,13 @@ struct vtds_context *vtds_context_alloc(void)
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
+	context->workqueue = alloc_workqueue("vtd_shadow/%d", WQ_UNBOUND, 0,
+					     task_tgid_nr(current));
+	if (!context->workqueue) {
+		kvfree(context);
+		return ERR_PTR(-ENOMEM);
+	}
+	atomic_inc(&vtds_contexts);
 	kref_init(&context->ref);
 	context->mm = current->mm;
 	mmgrab(context->mm);
@@ -196,6 +241,8 @@ struct vtds_context *vtds_context_alloc(void)
 	vtds_events_init(&context->events);
 	INIT_DELAYED_WORK(&context->flush_work, context_flush_work);
 	INIT_WORK(&context->reap_work, context_reap_work);
+	init_waitqueue_head(&context->reaped);
+	INIT_WORK(&context->release_work, context_release_work);
 	vtds_debugfs_add(context);
 	return context;
 }
@@ -204,12 +251,8 @@ static void context_release(struct kref *ref)
 {
 	struct vtds_context *context = container_of(ref, struct vtds_context, ref);
 
-	vtds_debugfs_remove(context);
-	cancel_delayed_work_sync(&context->flush_work);
-	vtds_engine_fini(&context->engine);
-	vtds_pins_fini(&context->pins);
-	mmdrop(context->mm);
-	kvfree(context);
+	/* The last reference may be that of its own worker. */
+	queue_work(vtds_workqueue, &context->release_work);
 }
 
 /**
@@ -474,7 +517,7 @@ int vtds_context_invalidate(struct vtds_context *context,
 		return err;
 	atomic64_inc(&context->invalidations);
 	err = vtds_engine_flush(&context->engine);
-	if (err || !inv_kinds[inv->kind].resolve)
+	if (err || !(inv_kinds[inv->kind].resolve || READ_ONCE(context->stale)))
 		return err;
 
 	if (down_write_killable(&context->engine.lock))
@@ -541,6 +584,8 @@ int vtds_context_translate(struct vtds_context *context, struct vtds_translate *
 		goto out;
 
 	err = 0;
+	if (context->stale)
+		vtds_endpoints_update(context);
 	t->state = endpoint->group->state;
 	switch (endpoint->group->state) {
 	case VTDS_STATE_SHADOW:
@@ -578,7 +623,7 @@ int vtds_context_stats(struct vtds_context *context, struct vtds_stats *stats)
 	stats->invalidations = atomic64_read(&context->invalidations);
 	stats->switches = context->switches;
 	stats->gatings = atomic64_read(&context->gatings);
-	stats->endpoints = list_count_nodes(&context->endpoints);
+	stats->endpoints = vtds_endpoints_open(context);
 	stats->domains = list_count_nodes(&context->engine.domains);
 	up_read(&context->engine.lock);
 

@@ -17,6 +17,7 @@
 
 #include <linux/kref.h>
 #include <linux/mutex.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "engine.h"
@@ -99,12 +100,13 @@ struct vtds_endpoint {
  * @endpoints: its endpoints
  * @open: how many of them are not closed, or about to be there
  * @limits: what its IOMMU can translate
- * @lock: protects the next three, and that the devices are not closed
+ * @lock: protects the next four, and that the devices are not closed
  * @bypass: the domain that the VMM set up through VFIO, until it is @returned
- * @domain: the one that it is attached to, NULL while it is blocked
+ * @at: where it is attached
+ * @at_host: to which shadow, in VTDS_STATE_SHADOW
  * @returned: VFIO has it back, where it is attached is no longer ours to say
- * @state: the state that the engine has put it in
- * @host: the shadow that it is attached to, in VTDS_STATE_SHADOW
+ * @state: where the engine has put it
+ * @host: in which shadow, in VTDS_STATE_SHADOW
  * @conflict: its endpoints have different targets, and that was reported
  */
 struct vtds_group {
@@ -114,9 +116,10 @@ struct vtds_group {
 	struct list_head endpoints;
 	unsigned int open;
 	struct iommu_domain_geometry limits;
-	struct mutex lock;	/* bypass, domain, returned */
+	struct mutex lock;	/* where it is attached */
 	struct iommu_domain *bypass;
-	struct iommu_domain *domain;
+	enum vtds_state at;
+	struct vtds_iommu_host *at_host;
 	bool returned;
 	enum vtds_state state;
 	struct vtds_iommu_host *host;
@@ -138,8 +141,13 @@ struct vtds_group {
  * @flush_work: flush of queued entries that no invalidation came for
  * @unmap_delay: jiffies until then
  * @reap_work: removes endpoints whose devices are closed
+ * @reaps: how often that is queued or under way
+ * @reaped: who waits for the end of it
+ * @workqueue: for these, of its own: they wait for the VMM
+ * @release_work: the end
  * @setup: VTDS_IOC_SETUP was done
  * @closed: the file is closed: everything is blocked
+ * @stale: an endpoint was removed by who could not see to the rest of its group
  * @enabled: translation is enabled
  * @root_gpa: root table, or device table
  * @root_bytes: size of the device table
@@ -162,8 +170,13 @@ struct vtds_context {
 	struct delayed_work flush_work;
 	unsigned long unmap_delay;
 	struct work_struct reap_work;
+	atomic_t reaps;
+	wait_queue_head_t reaped;
+	struct workqueue_struct *workqueue;
+	struct work_struct release_work;
 	bool setup;
 	bool closed;
+	bool stale;
 	bool enabled;
 	u64 root_gpa;
 	u64 root_bytes;
@@ -200,6 +213,7 @@ struct vtds_endpoint *vtds_endpoint_attach(struct vtds_context *context,
 int vtds_endpoint_detach(struct vtds_endpoint *endpoint);
 void vtds_endpoint_close(struct vtds_endpoint *endpoint);
 void vtds_endpoints_reap(struct vtds_context *context);
+unsigned int vtds_endpoints_open(struct vtds_context *context);
 struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 					 u32 requester_id);
 void vtds_endpoints_update(struct vtds_context *context);

@@ -83,6 +83,8 @@ static int endpoints_show(struct seq_file *seq, void *unused)
 	list_for_each_entry(endpoint, &context->endpoints, link) {
 		struct vtds_group *group = endpoint->group;
 
+		if (READ_ONCE(endpoint->closed))
+			continue;
 		seq_printf(seq, "rid=%02x:%02x.%x device=%s group=%d state=%s",
 			   endpoint->requester_id >> 8, endpoint->requester_id >> 3 & 0x1f,
 			   endpoint->requester_id & 7, dev_name(endpoint->dev),

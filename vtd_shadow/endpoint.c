@@ -34,9 +34,11 @@ void vtds_endpoints_update(struct vtds_context *context)
 	struct vtds_endpoint *endpoint;
 
 	vtds_assert_structural(&context->engine);
+	WRITE_ONCE(context->stale, false);
 	/* All first: endpoints of one group are looked at together. */
 	list_for_each_entry(endpoint, &context->endpoints, link)
-		endpoint_resolve(endpoint);
+		if (!READ_ONCE(endpoint->closed))
+			endpoint_resolve(endpoint);
 	list_for_each_entry(endpoint, &context->endpoints, link)
 		vtds_group_update(endpoint->group);
 }
@@ -88,6 +90,22 @@ struct vtds_endpoint *vtds_endpoint_find(struct vtds_context *context,
 		if (endpoint->requester_id == requester_id && !READ_ONCE(endpoint->closed))
 			return endpoint;
 	return NULL;
+}
+
+/**
+ * vtds_endpoints_open() - count the devices behind a vIOMMU
+ * @context: context
+ *
+ * Context: engine.lock held.
+ */
+unsigned int vtds_endpoints_open(struct vtds_context *context)
+{
+	struct vtds_endpoint *endpoint;
+	unsigned int n = 0;
+
+	list_for_each_entry(endpoint, &context->endpoints, link)
+		n += !READ_ONCE(endpoint->closed);
+	return n;
 }
 
 static int endpoint_add(struct vtds_endpoint *endpoint)
@@ -320,7 +338,8 @@ int vtds_endpoint_detach(struct vtds_endpoint *endpoint)
  * goes later: that needs locks which are held while guest memory is waited for, and
  * who closes a device holds locks that do not concern our VMM alone.
  *
- * Context: any process, with a reference to the context; does not wait for the VMM.
+ * Context: any process, with a reference to the context; does not wait for the VMM
+ * longer than vtds_context_reap() does.
  */
 void vtds_endpoint_close(struct vtds_endpoint *endpoint)
 {

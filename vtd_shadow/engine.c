@@ -197,8 +197,8 @@ void vtds_engine_retry(struct vtds_engine *engine)
  *
  * Unmaps and unpins every page of the range, and forgets every table in it that
  * is really gone. A domain whose top table is, is left without a tree, not to be
- * found any more; watched pages are left to their owner. Both must be let go of,
- * and vtds_engine_retry() called, before engine->lock is released.
+ * found any more; watched pages are left to their owner, who must let go of them and
+ * call vtds_engine_retry() before engine->lock is released.
  *
  * Context: engine->lock write-held; may sleep.
  */

@@ -53,7 +53,7 @@ static struct vtds_group *group_register(struct vtds_group *group, struct device
 		return ERR_PTR(-ENODEV);
 	/* It has been attached and so knows, which Intel's domains do not before. */
 	group->limits = group->bypass->geometry;
-	group->domain = group->bypass;
+	group->at = VTDS_STATE_BYPASS;
 	group->open = 1;
 	list_add(&group->registry_link, &vtds_group_registry);
 	return group;
@@ -129,53 +129,88 @@ static void group_report(struct vtds_group *group, enum vtds_reason reason, u64 
 	vtds_engine_reject(&group->context->engine, &reject);
 }
 
-/* With NULL to none: it is blocked then, as it is after an error. */
-static int group_attach(struct vtds_group *group, struct iommu_domain *domain)
+static void group_detach(struct vtds_group *group)
+{
+	switch (group->at) {
+	case VTDS_STATE_BYPASS:
+		iommu_detach_group(group->bypass, group->iommu_group);
+		break;
+	case VTDS_STATE_SHADOW:
+		vtds_iommu_host_leave(group->at_host, group->iommu_group);
+		break;
+	case VTDS_STATE_BLOCKED:
+		break;
+	}
+	group->at = VTDS_STATE_BLOCKED;
+}
+
+/* After an error it is blocked. */
+static int group_attach(struct vtds_group *group, enum vtds_state to,
+			struct vtds_iommu_host *host)
 {
 	int err = 0;
 
 	lockdep_assert_held(&group->lock);
-	if (group->domain)
-		iommu_detach_group(group->domain, group->iommu_group);
-	if (domain)
-		err = iommu_attach_group(domain, group->iommu_group);
-	group->domain = err ? NULL : domain;
-	return err;
+	group_detach(group);
+	if (to == VTDS_STATE_BYPASS)
+		err = iommu_attach_group(group->bypass, group->iommu_group);
+	else if (to == VTDS_STATE_SHADOW)
+		err = iommu_attach_group(host->domain, group->iommu_group);
+	if (err)
+		return err;
+	group->at = to;
+	group->at_host = host;
+	return 0;
 }
 
 /* group_attach() for the engine. */
-static int group_move(struct vtds_group *group, struct iommu_domain *domain,
-		      enum vtds_state state)
+static int group_move(struct vtds_group *group, enum vtds_state to,
+		      struct vtds_iommu_host *host)
 {
 	int err;
 
 	mutex_lock(&group->lock);
-	err = group->returned ? -ENODEV : group_attach(group, domain);
+	err = group->returned ? -ENODEV : group_attach(group, to, host);
 	mutex_unlock(&group->lock);
-	group->state = err ? VTDS_STATE_BLOCKED : state;
+	group->state = err ? VTDS_STATE_BLOCKED : to;
 	return err;
 }
 
 static void group_block(struct vtds_group *group)
 {
-	group_move(group, NULL, VTDS_STATE_BLOCKED);
+	group_move(group, VTDS_STATE_BLOCKED, NULL);
 }
 
-/* A host domain that suits the group, while it has a device. */
-static struct vtds_iommu_host *host_alloc(struct vtds_group *group, u16 *requester_id)
+/* With the help of a device of the group, while it has one that is open. */
+static int host_init(struct vtds_iommu_host *host, struct vtds_group *group,
+		     u16 *requester_id)
 {
-	struct vtds_iommu_host *host = ERR_PTR(-ENODEV);
 	struct vtds_endpoint *endpoint;
+	int err = -ENODEV;
 
 	mutex_lock(&group->lock);
 	endpoint = group_endpoint(group);
 	if (endpoint) {
 		*requester_id = endpoint->requester_id;
-		host = vtds_iommu_host_alloc(endpoint->dev, group->iommu_group,
-					     &group->limits);
+		err = vtds_iommu_host_init(host, endpoint->dev, &group->limits);
 	}
 	mutex_unlock(&group->lock);
-	return host;
+	return err;
+}
+
+/* A host domain that suits the group. */
+static struct vtds_iommu_host *host_make(struct vtds_group *group, u16 *requester_id)
+{
+	struct vtds_iommu_host *host = vtds_iommu_host_alloc(group->iommu_group);
+	int err;
+
+	if (IS_ERR(host))
+		return host;
+	err = host_init(host, group, requester_id);
+	if (!err)
+		return host;
+	vtds_iommu_host_free(host);
+	return ERR_PTR(err);
 }
 
 /*
@@ -190,7 +225,7 @@ static struct vtds_iommu_host *shadow_create(struct vtds_group *group,
 	struct vtds_domain *tree;
 	u16 requester_id;
 
-	host = host_alloc(group, &requester_id);
+	host = host_make(group, &requester_id);
 	if (IS_ERR(host)) {
 		group_report(group, VTDS_REASON_HOST, 0);
 		return host;
@@ -218,7 +253,7 @@ static struct vtds_iommu_host *shadow_join(struct vtds_group *group,
 		host = vtds_iommu_host(tree->host);
 		if (!vtds_iommu_host_covers(host, group->iommu_group, &group->limits))
 			continue;
-		if (group_move(group, host->domain, VTDS_STATE_SHADOW))
+		if (group_move(group, VTDS_STATE_SHADOW, host))
 			continue;
 		host->users++;
 		return host;
@@ -233,7 +268,7 @@ static struct vtds_iommu_host *shadow_make(struct vtds_group *group,
 
 	if (IS_ERR(host))
 		return NULL;
-	if (!group_move(group, host->domain, VTDS_STATE_SHADOW))
+	if (!group_move(group, VTDS_STATE_SHADOW, host))
 		return host;
 	shadow_put(host);
 	group_report(group, VTDS_REASON_HOST, 0);
@@ -317,7 +352,7 @@ static void group_go(struct vtds_group *group, const struct vtds_target *target)
 		break;
 	case VTDS_STATE_BYPASS:
 		group_leave_shadow(group);
-		if (group_move(group, group->bypass, VTDS_STATE_BYPASS))
+		if (group_move(group, VTDS_STATE_BYPASS, NULL))
 			group_report(group, VTDS_REASON_HOST, 0);
 		break;
 	case VTDS_STATE_BLOCKED:
@@ -360,8 +395,8 @@ static int group_return(struct vtds_group *group, bool force)
 	int err = 0;
 
 	lockdep_assert_held(&group->lock);
-	if (group->domain != group->bypass)
-		err = group_attach(group, group->bypass);
+	if (group->at != VTDS_STATE_BYPASS)
+		err = group_attach(group, VTDS_STATE_BYPASS, NULL);
 	if (err && !force)
 		return err;
 	group->returned = true;
@@ -458,7 +493,9 @@ void vtds_group_leave(struct vtds_endpoint *endpoint)
 			shadow_put(group->host);
 		group_free(group);
 	} else if (current->mm == group->context->mm) {
-		/* Elsewhere no memory can be pinned: then the next one looks. */
 		vtds_group_update(group);
+	} else {
+		/* No memory can be pinned here. */
+		group->context->stale = true;
 	}
 }

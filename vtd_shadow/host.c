@@ -48,9 +48,32 @@ static void host_gather(struct vtds_host *host, u64 iova, u64 last,
 	gather->end = min(last, end);
 }
 
+/*
+ * A group may leave meanwhile, because its device is closed, and still use what was
+ * unmapped: Intel's driver first forgets whom to flush, and then stops the devices. It
+ * flushes them at the end of that, so wait for it.
+ */
 static void host_sync(struct vtds_host *host, struct iommu_iotlb_gather *gather)
 {
-	iommu_iotlb_sync(vtds_iommu_host(host)->domain, gather);
+	struct vtds_iommu_host *ih = vtds_iommu_host(host);
+
+	iommu_iotlb_sync(ih->domain, gather);
+	mutex_lock(&ih->leaving);
+	mutex_unlock(&ih->leaving);
+}
+
+/**
+ * vtds_iommu_host_leave() - detach a group from a host domain
+ * @host: domain
+ * @group: group that is attached to it; blocked then
+ *
+ * Context: process; may sleep. Others may map and unmap at the same time.
+ */
+void vtds_iommu_host_leave(struct vtds_iommu_host *host, struct iommu_group *group)
+{
+	mutex_lock(&host->leaving);
+	iommu_detach_group(host->domain, group);
+	mutex_unlock(&host->leaving);
 }
 
 static bool region_blocks(const struct iommu_resv_region *region)
@@ -119,18 +142,12 @@ static int regions_get(struct iommu_group *group, struct list_head *regions)
 }
 
 /**
- * vtds_iommu_host_alloc() - make an empty host domain
- * @dev: device that it must suit
- * @group: group of @dev; its reserved regions are the domain's
- * @limits: what its IOMMU can translate
+ * vtds_iommu_host_alloc() - begin to make a host domain
+ * @group: its reserved regions are the domain's
  *
- * All DMA is forced to snoop caches, if the IOMMU of @dev can do that.
- *
- * Context: may sleep. Return: the domain or ERR_PTR().
+ * Context: may sleep. Return: for vtds_iommu_host_init(), or ERR_PTR().
  */
-struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group,
-					      const struct iommu_domain_geometry *limits)
+struct vtds_iommu_host *vtds_iommu_host_alloc(struct iommu_group *group)
 {
 	struct vtds_iommu_host *host = kzalloc(sizeof(*host), GFP_KERNEL_ACCOUNT);
 	int err;
@@ -138,42 +155,56 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
 	if (!host)
 		return ERR_PTR(-ENOMEM);
 	host->base.ops = &vtds_iommu_host_ops;
+	mutex_init(&host->leaving);
 	err = regions_get(group, &host->reserved);
-	if (err)
-		goto err_free;
-	host->domain = iommu_paging_domain_alloc(dev);
-	if (IS_ERR(host->domain)) {
-		err = PTR_ERR(host->domain);
-		goto err_regions;
+	if (err) {
+		kfree(host);
+		return ERR_PTR(err);
 	}
-	host->first = max(host->domain->geometry.aperture_start, limits->aperture_start);
-	host->last = min(host->domain->geometry.aperture_end, limits->aperture_end);
+	return host;
+}
+
+/**
+ * vtds_iommu_host_init() - complete a host domain: it is empty then
+ * @host: from vtds_iommu_host_alloc(), to be freed if this fails
+ * @dev: device that it must suit
+ * @limits: what its IOMMU can translate
+ *
+ * All DMA is forced to snoop caches, if the IOMMU of @dev can do that.
+ *
+ * Context: may sleep. Return: 0 or an error.
+ */
+int vtds_iommu_host_init(struct vtds_iommu_host *host, struct device *dev,
+			 const struct iommu_domain_geometry *limits)
+{
+	struct iommu_domain *domain = iommu_paging_domain_alloc(dev);
+
+	if (IS_ERR(domain))
+		return PTR_ERR(domain);
+	host->domain = domain;
+	host->first = max(domain->geometry.aperture_start, limits->aperture_start);
+	host->last = min(domain->geometry.aperture_end, limits->aperture_end);
 	/*
 	 * Drivers use the largest page that fits a call, and AMD's has pages of
 	 * any power of two. Runs of guest leaves must not become one page, and it
 	 * is for these three that the engine sees to it.
 	 */
-	host->domain->pgsize_bitmap &= SZ_4K | SZ_2M | SZ_1G;
+	domain->pgsize_bitmap &= SZ_4K | SZ_2M | SZ_1G;
 	/* Before anything is mapped; a group that cannot do it is not attached. */
 	if (device_iommu_capable(dev, IOMMU_CAP_ENFORCE_CACHE_COHERENCY) &&
-	    host->domain->ops->enforce_cache_coherency)
-		host->domain->ops->enforce_cache_coherency(host->domain);
-	return host;
-
-err_regions:
-	regions_free(&host->reserved);
-err_free:
-	kfree(host);
-	return ERR_PTR(err);
+	    domain->ops->enforce_cache_coherency)
+		domain->ops->enforce_cache_coherency(domain);
+	return 0;
 }
 
 /**
  * vtds_iommu_host_free() - free a host domain
- * @host: domain with nothing mapped and nothing attached
+ * @host: domain with nothing mapped and nothing attached, complete or not
  */
 void vtds_iommu_host_free(struct vtds_iommu_host *host)
 {
-	iommu_domain_free(host->domain);
+	if (host->domain)
+		iommu_domain_free(host->domain);
 	regions_free(&host->reserved);
 	kfree(host);
 }

@@ -5,6 +5,7 @@
 
 #include <linux/iommu.h>
 #include <linux/list.h>
+#include <linux/mutex.h>
 
 #include "engine.h"
 
@@ -15,6 +16,7 @@
  * @first: first IOVA that can be translated
  * @last: last one
  * @reserved: the reserved regions (struct iommu_resv_region) of its first group
+ * @leaving: held while a group leaves, see host_sync()
  * @tree: the guest's tables that it shadows
  * @users: IOMMU groups that are attached
  */
@@ -24,6 +26,7 @@ struct vtds_iommu_host {
 	u64 first;
 	u64 last;
 	struct list_head reserved;
+	struct mutex leaving;	/* groups that leave */
 	struct vtds_domain *tree;
 	unsigned int users;
 };
@@ -33,10 +36,11 @@ static inline struct vtds_iommu_host *vtds_iommu_host(struct vtds_host *host)
 	return container_of(host, struct vtds_iommu_host, base);
 }
 
-struct vtds_iommu_host *vtds_iommu_host_alloc(struct device *dev,
-					      struct iommu_group *group,
-					      const struct iommu_domain_geometry *limits);
+struct vtds_iommu_host *vtds_iommu_host_alloc(struct iommu_group *group);
+int vtds_iommu_host_init(struct vtds_iommu_host *host, struct device *dev,
+			 const struct iommu_domain_geometry *limits);
 void vtds_iommu_host_free(struct vtds_iommu_host *host);
+void vtds_iommu_host_leave(struct vtds_iommu_host *host, struct iommu_group *group);
 bool vtds_iommu_host_covers(struct vtds_iommu_host *host, struct iommu_group *group,
 			    const struct iommu_domain_geometry *limits);
 

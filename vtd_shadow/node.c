@@ -201,6 +201,7 @@ bool vtds_node_sync_leaves(struct vtds_node *node, unsigned int first,
 	unsigned int i;
 
 	/* Whoever has it may wait for a page; if we are killed nothing matters. */
+	might_lock(&node->lock);
 	if (!mutex_trylock(&node->lock) && mutex_lock_killable(&node->lock))
 		return true;
 	for (i = first; i <= last; i++)

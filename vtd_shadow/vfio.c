@@ -4,6 +4,7 @@
  * a context, and detach it. And who touches its BARs comes by the context's gate.
  */
 #include <linux/err.h>
+#include <linux/file.h>
 #include <linux/module.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
@@ -99,8 +100,8 @@ static void vtds_vfio_close_device(struct vfio_device *vdev)
 	/*
 	 * First have the device silent, as it is when it leaves; then give the
 	 * group back to VFIO's own domain. VFIO's locks are held, which other VMMs
-	 * may need: nothing of this waits for our VMM, nobody has a file of the
-	 * device or a mapping any more.
+	 * may need: nothing of this waits for our VMM. Nobody has a file of the
+	 * device any more, so nobody is in an ioctl or a page fault of it.
 	 */
 	vfio_pci_core_close_device(vdev);
 	mutex_lock(&vtds->lock);
@@ -204,15 +205,20 @@ static long vtds_vfio_ioctl(struct vfio_device *vdev, unsigned int cmd,
 
 /*
  * A fault at a BAR while the gate is closed: wait, where that is allowed, without
- * mmap_lock, which whoever closed it may want to have.
+ * mmap_lock, which whoever closed it may want to have. The mapping may go meanwhile,
+ * but not the device: its close would wait for us.
  */
 static vm_fault_t fault_later(struct vm_fault *vmf, struct vtds_context *context)
 {
+	struct file *file;
+
 	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
 		return VM_FAULT_NOPAGE;
 	if (!(vmf->flags & FAULT_FLAG_RETRY_NOWAIT)) {
+		file = get_file(vmf->vma->vm_file);
 		mmap_read_unlock(vmf->vma->vm_mm);
 		vtds_gate_wait(context);
+		fput(file);	/* the last one acts when we are out of here */
 	}
 	return VM_FAULT_RETRY;
 }

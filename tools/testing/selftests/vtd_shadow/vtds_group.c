@@ -102,6 +102,28 @@ TEST_F(group, one_leaves)
 	ASSERT_TRUE(both_map(e, self->iova, self->a));
 }
 
+/* The same without the ioctl: where the other one is to be is seen at the next flush. */
+TEST_F(group, one_closes)
+{
+	struct env *e = &self->e;
+	char bdf[16];
+
+	dom_set(e, 0, &self->d1);
+	ASSERT_TRUE(is_conflict(e));
+	memcpy(bdf, e->dev[1].bdf, sizeof(bdf));
+	dev_close(&e->dev[1]);
+	EXPECT_EQ(1, env_stats(e).endpoints);
+	env_flush(e);
+	ASSERT_TRUE(dma_reaches(e, 0, self->iova, self->a, 64));
+	ASSERT_TRUE(is_mapped(e, 0, self->iova, self->a, SIZE_4K, PERM_RW));
+	dev_open(&e->dev[1], &e->container, &e->vm, bdf, &e->dev[0]);
+	env_attach(e, 1);
+	ASSERT_TRUE(is_conflict(e));
+	dom_set(e, 1, &self->d1);
+	ASSERT_TRUE(both_map(e, self->iova, self->a));
+	EXPECT_EQ(2, env_stats(e).endpoints);
+}
+
 /* All devices of a group are behind the same vIOMMU. */
 TEST_F(group, of_one_context)
 {

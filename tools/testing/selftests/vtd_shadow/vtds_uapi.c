@@ -577,7 +577,7 @@ TEST_F(end, device_closed_before_context)
 
 	for (i = 0; i < self->e.nr_devs; i++)
 		dev_close(&self->e.dev[i]);
-	EXPECT_TRUE(is_released(&self->e));
+	EXPECT_TRUE(is_released_soon(&self->e));
 	self->e.nr_devs = 0;
 	env_close(&self->e);
 	EXPECT_TRUE(works_again());

@@ -161,17 +161,36 @@ u64 drain_events(struct env *e)
 	return total;
 }
 
+static bool is_empty(const struct vtds_stats *s)
+{
+	return !s->endpoints && !s->domains && !s->tables && !s->tracked_pages &&
+	       !s->mappings && !s->queued && !s->pinned_pages;
+}
+
 bool is_released(struct env *e)
 {
 	struct vtds_stats s = env_stats(e);
 
-	if (!s.endpoints && !s.domains && !s.tables && !s.tracked_pages && !s.mappings &&
-	    !s.queued && !s.pinned_pages)
+	if (is_empty(&s))
 		return true;
 	no("left: %llu endpoints %llu domains %llu tables %llu tracked pages", s.endpoints,
 	   s.domains, s.tables, s.tracked_pages);
 	return no("left: %llu mappings %llu queued %llu pinned", s.mappings, s.queued,
 		  s.pinned_pages);
+}
+
+bool is_released_soon(struct env *e)
+{
+	struct vtds_stats s;
+	int i;
+
+	for (i = 0; i < 200; i++) {
+		s = env_stats(e);
+		if (is_empty(&s))
+			break;
+		sleep_ms(100);
+	}
+	return is_released(e);
 }
 
 void *bad_pointer(void)

@@ -37,6 +37,9 @@ u64 drain_events(struct env *e);
 /* Nothing is left of the devices that were attached: no table, no page, no trap. */
 bool is_released(struct env *e);
 
+/* The same, when a device has been closed and not detached: that may take a moment. */
+bool is_released_soon(struct env *e);
+
 /* A page that nobody may touch. */
 void *bad_pointer(void);
 
