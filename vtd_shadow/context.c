@@ -158,6 +158,13 @@ static void context_flush_work(struct work_struct *work)
 	vtds_engine_flush(&context->engine);
 }
 
+static void reap_done(struct vtds_context *context)
+{
+	if (atomic_dec_and_test(&context->reaps))
+		wake_up_all(&context->reaped);
+	vtds_context_put(context);
+}
+
 static void context_reap_work(struct work_struct *work)
 {
 	struct vtds_context *context = container_of(work, struct vtds_context, reap_work);
@@ -165,9 +172,7 @@ static void context_reap_work(struct work_struct *work)
 	vtds_endpoints_reap(context);
 	/* vtds_context_fini() still waits for the context. */
 	module_put(THIS_MODULE);
-	if (atomic_dec_and_test(&context->reaps))
-		wake_up_all(&context->reaped);
-	vtds_context_put(context);
+	reap_done(context);
 }
 
 /**
@@ -185,9 +190,9 @@ void vtds_context_reap(struct vtds_context *context)
 	__module_get(THIS_MODULE);
 	atomic_inc(&context->reaps);
 	if (!queue_work(context->workqueue, &context->reap_work)) {
-		atomic_dec(&context->reaps);
+		/* One that has not begun finds what there is now. */
 		module_put(THIS_MODULE);
-		vtds_context_put(context);
+		reap_done(context);
 	}
 	wait_event_timeout(context->reaped, !atomic_read(&context->reaps),
 			   msecs_to_jiffies(REAP_PATIENCE_MS));
@@ -201,7 +206,8 @@ static void context_release_work(struct work_struct *work)
 
 	vtds_debugfs_remove(context);
 	cancel_delayed_work_sync(&context->flush_work);
-	destroy_workqueue(context->workqueue);
+	if (context->workqueue)
+		destroy_workqueue(context->workqueue);
 	vtds_engine_fini(&context->engine);
 	vtds_pins_fini(&context->pins);
 	mmdrop(context->mm);
@@ -222,12 +228,6 @@ struct vtds_context *vtds_context_alloc(void)
 
 	if (!context)
 		return ERR_PTR(-ENOMEM);
-	context->workqueue = alloc_workqueue("vtd_shadow/%d", WQ_UNBOUND, 0,
-					     task_tgid_nr(current));
-	if (!context->workqueue) {
-		kvfree(context);
-		return ERR_PTR(-ENOMEM);
-	}
 	atomic_inc(&vtds_contexts);
 	kref_init(&context->ref);
 	context->mm = current->mm;
@@ -584,8 +584,6 @@ int vtds_context_translate(struct vtds_context *context, struct vtds_translate *
 		goto out;
 
 	err = 0;
-	if (context->stale)
-		vtds_endpoints_update(context);
 	t->state = endpoint->group->state;
 	switch (endpoint->group->state) {
 	case VTDS_STATE_SHADOW:

@@ -143,7 +143,7 @@ struct vtds_group {
  * @reap_work: removes endpoints whose devices are closed
  * @reaps: how often that is queued or under way
  * @reaped: who waits for the end of it
- * @workqueue: for these, of its own: they wait for the VMM
+ * @workqueue: for these, of its own: they wait for the VMM. From the first endpoint on
  * @release_work: the end
  * @setup: VTDS_IOC_SETUP was done
  * @closed: the file is closed: everything is blocked

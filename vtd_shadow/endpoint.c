@@ -178,6 +178,16 @@ static void context_put_vm(struct vtds_context *context)
 	vtds_pins_trim(&context->pins, 0, U64_MAX >> PAGE_SHIFT);
 }
 
+/* One at a time: what one waits for the next one would. */
+static int context_get_workqueue(struct vtds_context *context)
+{
+	lockdep_assert_held(&context->attach_lock);
+	if (!context->workqueue)
+		context->workqueue = alloc_ordered_workqueue("vtd_shadow/%d", 0,
+							     task_tgid_nr(current));
+	return context->workqueue ? 0 : -ENOMEM;
+}
+
 static const struct vtds_vm_client vtds_context_vm_client;
 
 static int context_get_vm(struct vtds_context *context, struct kvm *kvm)
@@ -237,6 +247,9 @@ static int endpoint_attach(struct vtds_endpoint *endpoint, struct kvm *kvm)
 		return -EINVAL;
 	/* What is closed is not to be in the way of what is opened. */
 	err = endpoints_reap(context);
+	if (err)
+		return err;
+	err = context_get_workqueue(context);
 	if (err)
 		return err;
 	err = context_get_vm(context, kvm);

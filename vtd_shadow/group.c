@@ -144,6 +144,19 @@ static void group_detach(struct vtds_group *group)
 	group->at = VTDS_STATE_BLOCKED;
 }
 
+/*
+ * VFIO may unmap something at the same time, and Intel's driver lets the devices use a
+ * domain a moment before it knows that they are to be flushed.
+ */
+static int bypass_attach(struct vtds_group *group)
+{
+	int err = iommu_attach_group(group->bypass, group->iommu_group);
+
+	if (!err)
+		iommu_flush_iotlb_all(group->bypass);
+	return err;
+}
+
 /* After an error it is blocked. */
 static int group_attach(struct vtds_group *group, enum vtds_state to,
 			struct vtds_iommu_host *host)
@@ -153,7 +166,7 @@ static int group_attach(struct vtds_group *group, enum vtds_state to,
 	lockdep_assert_held(&group->lock);
 	group_detach(group);
 	if (to == VTDS_STATE_BYPASS)
-		err = iommu_attach_group(group->bypass, group->iommu_group);
+		err = bypass_attach(group);
 	else if (to == VTDS_STATE_SHADOW)
 		err = iommu_attach_group(host->domain, group->iommu_group);
 	if (err)
@@ -414,8 +427,10 @@ static int endpoint_drop(struct vtds_endpoint *endpoint, bool force)
 	if (group->open == 1)
 		err = group_return(group, force);
 	if (!err) {
-		group->open--;
 		WRITE_ONCE(endpoint->closed, true);
+		/* The others may go elsewhere now, but not from here. */
+		if (--group->open)
+			WRITE_ONCE(group->context->stale, true);
 	}
 	mutex_unlock(&group->lock);
 	mutex_unlock(&vtds_group_registry_lock);
@@ -496,6 +511,6 @@ void vtds_group_leave(struct vtds_endpoint *endpoint)
 		vtds_group_update(group);
 	} else {
 		/* No memory can be pinned here. */
-		group->context->stale = true;
+		WRITE_ONCE(group->context->stale, true);
 	}
 }

@@ -49,17 +49,16 @@ static void host_gather(struct vtds_host *host, u64 iova, u64 last,
 }
 
 /*
- * A group may leave meanwhile, because its device is closed, and still use what was
- * unmapped: Intel's driver first forgets whom to flush, and then stops the devices. It
- * flushes them at the end of that, so wait for it.
+ * Not while a group leaves because its device is closed: Intel's driver first forgets
+ * whom to flush, and then stops the devices. It flushes them at the end of that.
  */
 static void host_sync(struct vtds_host *host, struct iommu_iotlb_gather *gather)
 {
 	struct vtds_iommu_host *ih = vtds_iommu_host(host);
 
+	down_read(&ih->leaving);
 	iommu_iotlb_sync(ih->domain, gather);
-	mutex_lock(&ih->leaving);
-	mutex_unlock(&ih->leaving);
+	up_read(&ih->leaving);
 }
 
 /**
@@ -71,9 +70,9 @@ static void host_sync(struct vtds_host *host, struct iommu_iotlb_gather *gather)
  */
 void vtds_iommu_host_leave(struct vtds_iommu_host *host, struct iommu_group *group)
 {
-	mutex_lock(&host->leaving);
+	down_write(&host->leaving);
 	iommu_detach_group(host->domain, group);
-	mutex_unlock(&host->leaving);
+	up_write(&host->leaving);
 }
 
 static bool region_blocks(const struct iommu_resv_region *region)
@@ -155,7 +154,7 @@ struct vtds_iommu_host *vtds_iommu_host_alloc(struct iommu_group *group)
 	if (!host)
 		return ERR_PTR(-ENOMEM);
 	host->base.ops = &vtds_iommu_host_ops;
-	mutex_init(&host->leaving);
+	init_rwsem(&host->leaving);
 	err = regions_get(group, &host->reserved);
 	if (err) {
 		kfree(host);

@@ -5,7 +5,7 @@
 
 #include <linux/iommu.h>
 #include <linux/list.h>
-#include <linux/mutex.h>
+#include <linux/rwsem.h>
 
 #include "engine.h"
 
@@ -16,7 +16,7 @@
  * @first: first IOVA that can be translated
  * @last: last one
  * @reserved: the reserved regions (struct iommu_resv_region) of its first group
- * @leaving: held while a group leaves, see host_sync()
+ * @leaving: held for writing while a group leaves, see host_sync()
  * @tree: the guest's tables that it shadows
  * @users: IOMMU groups that are attached
  */
@@ -26,7 +26,7 @@ struct vtds_iommu_host {
 	u64 first;
 	u64 last;
 	struct list_head reserved;
-	struct mutex leaving;	/* groups that leave */
+	struct rw_semaphore leaving;	/* groups that leave */
 	struct vtds_domain *tree;
 	unsigned int users;
 };

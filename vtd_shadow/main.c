@@ -18,16 +18,17 @@ static int __init vtds_init(void)
 	err = vtds_context_init();
 	if (err)
 		goto err_cache;
-	err = vtds_chdev_init();
-	if (err)
-		goto err_context;
 	err = vtds_vfio_init();
 	if (err)
-		goto err_chdev;
+		goto err_context;
+	/* Last: what has been opened cannot be taken back. */
+	err = vtds_chdev_init();
+	if (err)
+		goto err_vfio;
 	return 0;
 
-err_chdev:
-	vtds_chdev_fini();
+err_vfio:
+	vtds_vfio_fini();
 err_context:
 	vtds_context_fini();
 err_cache:
@@ -37,8 +38,8 @@ err_cache:
 
 static void __exit vtds_exit(void)
 {
-	vtds_vfio_fini();
 	vtds_chdev_fini();
+	vtds_vfio_fini();
 	vtds_context_fini();
 	vtds_node_cache_fini();
 }

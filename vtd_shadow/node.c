@@ -100,7 +100,8 @@ static void run_add(struct vtds_node *node, struct vtds_run *run, unsigned int i
  * false tells that more is needed: the entry is then as if not yet seen. Inlined,
  * so that the way of a trapped write has nothing of the other.
  */
-static __always_inline bool sync_entry(struct vtds_node *node, unsigned int i, struct vtds_run *run)
+static __always_inline bool sync_entry(struct vtds_node *node, unsigned int i,
+				       struct vtds_run *run)
 {
 	u64 raw = le64_to_cpu(READ_ONCE(node->page->entries[i]));
 	struct vtds_node *child = entry_child(node, i);

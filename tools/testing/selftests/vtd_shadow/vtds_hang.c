@@ -7,10 +7,12 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -140,6 +142,20 @@ static void serve(struct waiting *w)
 		fatal("UFFDIO_COPY");
 }
 
+static bool ends_within(pthread_t thread, unsigned int ms)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += ms / 1000;
+	end.tv_nsec += ms % 1000 * 1000000;
+	if (end.tv_nsec >= 1000000000) {
+		end.tv_nsec -= 1000000000;
+		end.tv_sec++;
+	}
+	return !pthread_timedjoin_np(thread, NULL, &end);
+}
+
 static void *close_thread(void *dev)
 {
 	dev_close(dev);
@@ -149,14 +165,11 @@ static void *close_thread(void *dev)
 /* While the page is awaited. If it does not close, the page is served. */
 static bool closes(struct waiting *w)
 {
-	struct timespec end;
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, close_thread, &w->e.dev[0]))
 		fatal("thread that closes the device");
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += PATIENCE_S;
-	if (!pthread_timedjoin_np(thread, NULL, &end))
+	if (ends_within(thread, PATIENCE_S * 1000))
 		return true;
 	serve(w);
 	pthread_join(thread, NULL);
@@ -247,10 +260,22 @@ static void *touch_thread(void *arg)
 	return NULL;
 }
 
-static bool is_at_an_end(pthread_t thread)
+/* Whether anybody has a file of the device: VFIO lets no second one open its group. */
+static bool is_open(const char *bdf)
 {
-	sleep_ms(500);
-	return !pthread_tryjoin_np(thread, NULL);
+	char link[64], target[PATH_MAX] = "", path[32];
+	int fd;
+
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	if (readlink(link, target, sizeof(target) - 1) < 0)
+		fatal("%s", link);
+	snprintf(path, sizeof(path), "/dev/vfio/%.20s", strrchr(target, '/') + 1);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 && errno != EBUSY)
+		fatal("%s", path);
+	if (fd >= 0)
+		close(fd);
+	return fd < 0;
 }
 
 /*
@@ -270,9 +295,11 @@ TEST_F(hang, a_bar_is_touched_meanwhile)
 		SKIP(return, "device is not edu");
 	ASSERT_TRUE(waits(w, variant->by_link));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, touch_thread, &touch));
-	ASSERT_EQ(!variant->by_link, is_at_an_end(thread));
+	ASSERT_EQ(!variant->by_link,
+		  ends_within(thread, variant->by_link ? 500 : PATIENCE_S * 1000));
 	memcpy(bdf, e->dev[0].bdf, sizeof(bdf));
 	ASSERT_TRUE(closes(w));
+	EXPECT_EQ(variant->by_link, is_open(bdf));
 	serve(w);
 	vm_batch_wait(&e->vm, 1);
 	if (variant->by_link)
@@ -315,6 +342,7 @@ static void child(int pipe, const struct fmt *fmt, bool by_link)
 {
 	struct waiting w;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	waiting_open(&w, fmt);
 	if (waits(&w, by_link) && write(pipe, &w.uffd, sizeof(w.uffd)) == sizeof(w.uffd))
 		pause();
