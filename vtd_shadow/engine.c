@@ -61,11 +61,25 @@ enum pass {
 	PASS_LINKS,
 };
 
-/* With engine->lock read-held. */
-static enum pass write_leaves(struct vtds_engine *engine, u64 gpa, unsigned int first,
-			      unsigned int last)
+static unsigned int first_entry(u64 gpa)
+{
+	return (gpa & (BIT(VTDS_TABLE_SHIFT) - 1)) / sizeof(u64);
+}
+
+static unsigned int last_entry(u64 gpa, unsigned int bytes)
+{
+	unsigned int offset = gpa & (BIT(VTDS_TABLE_SHIFT) - 1);
+
+	return min_t(unsigned int, (offset + bytes - 1) / sizeof(u64),
+		     VTDS_TABLE_ENTRIES - 1);
+}
+
+/* With engine->lock read-held. Inlined, as it is most of what most writes take. */
+static __always_inline enum pass write_leaves(struct vtds_engine *engine, u64 gpa,
+					      unsigned int bytes)
 {
 	struct vtds_page *page = vtds_page_find(engine, gpa >> VTDS_TABLE_SHIFT);
+	unsigned int first = first_entry(gpa), last = last_entry(gpa, bytes);
 	enum pass pass = PASS_LEAVES;
 	struct vtds_node *node;
 
@@ -83,19 +97,54 @@ static enum pass write_leaves(struct vtds_engine *engine, u64 gpa, unsigned int 
 	return pass;
 }
 
-static void write_structural(struct vtds_engine *engine, u64 gpa,
-			     unsigned int bytes, unsigned int first,
-			     unsigned int last)
+/* With engine->lock write-held. */
+static void write_all(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 {
 	u64 gfn = gpa >> VTDS_TABLE_SHIFT;
 	struct vtds_page *page;
 
 	atomic64_inc(&engine->counters.writes_structural);
 	engine->refusals = 0;
-	vtds_page_sync(engine, gfn, first, last);
+	vtds_page_sync(engine, gfn, first_entry(gpa), last_entry(gpa, bytes));
 	page = vtds_page_find(engine, gfn);
 	if (page && page->watches)
 		engine->client->root_written(engine, gpa, bytes);
+}
+
+/* More than leaves. @gated: the gate is closed already; it is opened. */
+static noinline void write_structure(struct vtds_engine *engine, u64 gpa,
+				     unsigned int bytes, enum pass pass, int gated)
+{
+	if (pass == PASS_LINKS && !gated)
+		gated = engine->client->gate_close(engine);
+	if (gated < 0)
+		return;
+	if (!down_write_killable(&engine->lock)) {
+		write_all(engine, gpa, bytes);
+		up_write(&engine->lock);
+	}
+	if (gated)
+		engine->client->gate_open(engine);
+}
+
+/* Who waits for the lock takes longer, and others may use what he links meanwhile. */
+static noinline void write_later(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
+{
+	enum pass pass = PASS_LEAVES;
+	int gated = 0;
+
+	if (vtds_page_has_links(engine, gpa >> VTDS_TABLE_SHIFT))
+		gated = engine->client->gate_close(engine);
+	if (gated < 0)
+		return;
+	if (!down_read_killable(&engine->lock)) {
+		pass = write_leaves(engine, gpa, bytes);
+		up_read(&engine->lock);
+	}
+	if (pass != PASS_LEAVES)
+		write_structure(engine, gpa, bytes, pass, gated);
+	else if (gated)
+		engine->client->gate_open(engine);
 }
 
 /**
@@ -112,38 +161,16 @@ static void write_structural(struct vtds_engine *engine, u64 gpa,
  */
 void vtds_engine_write(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 {
-	unsigned int offset = gpa & (BIT(VTDS_TABLE_SHIFT) - 1);
-	unsigned int first = offset / sizeof(u64);
-	unsigned int last = min_t(unsigned int, (offset + bytes - 1) / sizeof(u64),
-				  VTDS_TABLE_ENTRIES - 1);
 	enum pass pass;
-	int gated = 0;
 
-	if (!down_read_trylock(&engine->lock)) {
-		/* It takes longer, and others may use what it links meanwhile. */
-		if (vtds_page_has_links(engine, gpa >> VTDS_TABLE_SHIFT))
-			gated = engine->client->gate_close(engine);
-		if (gated < 0)
-			return;
-		if (down_read_killable(&engine->lock))
-			goto out;
+	if (down_read_trylock(&engine->lock)) {
+		pass = write_leaves(engine, gpa, bytes);
+		up_read(&engine->lock);
+		if (pass != PASS_LEAVES)
+			write_structure(engine, gpa, bytes, pass, 0);
+	} else {
+		write_later(engine, gpa, bytes);
 	}
-	pass = write_leaves(engine, gpa, first, last);
-	up_read(&engine->lock);
-
-	if (pass == PASS_LINKS && !gated)
-		gated = engine->client->gate_close(engine);
-	if (gated < 0)
-		return;
-	if (pass != PASS_LEAVES) {
-		if (down_write_killable(&engine->lock))
-			goto out;
-		write_structural(engine, gpa, bytes, first, last);
-		up_write(&engine->lock);
-	}
-out:
-	if (gated)
-		engine->client->gate_open(engine);
 	if (atomic_read(&engine->counters.queued) >= engine->limits.queue)
 		vtds_engine_flush(engine);
 }

@@ -314,7 +314,7 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 			struct vtds_lookup *result);
 
 /* page.c */
-struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn);
+struct vtds_page *vtds_page_load(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links);
 void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page);
 bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn);
@@ -337,6 +337,28 @@ bool vtds_node_links(struct vtds_node *node, unsigned int first, unsigned int la
 void vtds_node_retry(struct vtds_node *node);
 void vtds_node_drop_range(struct vtds_node *node, u64 gfn, u64 last_gfn);
 void vtds_domain_flush(struct vtds_domain *domain);
+
+static inline struct vtds_page **vtds_page_recent(struct vtds_engine *engine, u64 gfn)
+{
+	return &engine->recent[gfn % VTDS_RECENT_PAGES];
+}
+
+/**
+ * vtds_page_find() - find a tracked page
+ * @engine: engine
+ * @gfn: guest frame number
+ *
+ * A guest writes to the same few tables again and again: those found last are
+ * remembered.
+ *
+ * Context: engine->lock held. Return: the page, or NULL.
+ */
+static inline struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn)
+{
+	struct vtds_page *page = READ_ONCE(*vtds_page_recent(engine, gfn));
+
+	return page && page->gfn == gfn ? page : vtds_page_load(engine, gfn);
+}
 
 static inline void vtds_assert_structural(struct vtds_engine *engine)
 {

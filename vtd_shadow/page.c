@@ -12,31 +12,21 @@
 /* In engine->pages: a page whose entries may refer to other tables. */
 #define PAGE_HAS_LINKS	XA_MARK_0
 
-static struct vtds_page **recent_slot(struct vtds_engine *engine, u64 gfn)
-{
-	return &engine->recent[gfn % ARRAY_SIZE(engine->recent)];
-}
-
 /**
- * vtds_page_find() - find a tracked page
+ * vtds_page_load() - find a tracked page that is not among those found last
  * @engine: engine
  * @gfn: guest frame number
  *
- * A guest writes to the same few tables again and again: those found last are
- * remembered. Many may do so at a time, of a page that none of them can free.
+ * It is remembered. Many may do so at a time, of a page that none of them can free.
  *
  * Context: engine->lock held. Return: the page, or NULL.
  */
-struct vtds_page *vtds_page_find(struct vtds_engine *engine, u64 gfn)
+struct vtds_page *vtds_page_load(struct vtds_engine *engine, u64 gfn)
 {
-	struct vtds_page **recent = recent_slot(engine, gfn);
-	struct vtds_page *page = READ_ONCE(*recent);
+	struct vtds_page *page = xa_load(&engine->pages, gfn);
 
-	if (page && page->gfn == gfn)
-		return page;
-	page = xa_load(&engine->pages, gfn);
 	if (page)
-		WRITE_ONCE(*recent, page);
+		WRITE_ONCE(*vtds_page_recent(engine, gfn), page);
 	return page;
 }
 
@@ -107,8 +97,8 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
 		return;
 
 	xa_erase(&engine->pages, page->gfn);
-	if (*recent_slot(engine, page->gfn) == page)
-		*recent_slot(engine, page->gfn) = NULL;
+	if (*vtds_page_recent(engine, page->gfn) == page)
+		*vtds_page_recent(engine, page->gfn) = NULL;
 	engine->guest->untrack(engine, page->gfn, page->gone);
 	atomic64_dec(&engine->counters.tracked_pages);
 	trace_vtds_track(page->gfn, false);

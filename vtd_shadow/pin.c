@@ -297,6 +297,16 @@ static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gf
 	return done;
 }
 
+/* Not inlined, so that a page that is pinned already costs less. */
+static noinline int pin_missing(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn,
+				bool write, u64 *pfn)
+{
+	struct page *page;
+	int err;
+
+	return pin_pages(pins, vm, gfn, 1, write, &page, pfn, &err) ? 0 : err;
+}
+
 /**
  * vtds_pin() - pin a guest page
  * @pins: pins
@@ -314,12 +324,10 @@ static unsigned int pin_pages(struct vtds_pins *pins, struct vtds_vm *vm, u64 gf
 int vtds_pin(struct vtds_pins *pins, struct vtds_vm *vm, u64 gfn, bool write, u64 *pfn)
 {
 	struct pin_block *block = block_find(pins, gfn, write);
-	struct page *page;
-	int err;
 
 	if (block && pin_again_one(pins, block, gfn % VTDS_PIN_BATCH, pfn))
 		return 0;
-	return pin_pages(pins, vm, gfn, 1, write, &page, pfn, &err) ? 0 : err;
+	return pin_missing(pins, vm, gfn, write, pfn);
 }
 
 /**

@@ -45,8 +45,8 @@ struct vm {
 
 /*
  * Keeps a VM with an idle vCPU as long as the program lives. KVM patches the
- * kernel's code when the first VM comes and the last one goes (static keys), and
- * TCG with several processors now and then trips over that.
+ * kernel's code when the first VM comes and the last one goes (static keys), which
+ * takes time, and older emulators (QEMU 7.2) with several processors trip over it.
  */
 void vm_hold_kvm(void);
 
