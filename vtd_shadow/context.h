@@ -147,7 +147,7 @@ struct vtds_group {
  * @release_work: the end
  * @setup: VTDS_IOC_SETUP was done
  * @closed: the file is closed: everything is blocked
- * @stale: an endpoint was removed by who could not see to the rest of its group
+ * @stale: an endpoint has gone, and who did it could not see to the rest of its group
  * @enabled: translation is enabled
  * @root_gpa: root table, or device table
  * @root_bytes: size of the device table
