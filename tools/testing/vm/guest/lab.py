@@ -200,7 +200,7 @@ class Guest:
                 data = self.port.recv(PAGE)
             except OSError as error:
                 raise Failure(f"nothing from the guest: {error}; its console ends with:\n"
-                              + "\n".join(self.console_lines()[-20:])) from None
+                              + "\n".join(self.console_lines()[-80:])) from None
             expect(f"QEMU ended: {self.messages()}", data)
             self.said += data
         line, self.said = self.said.split(b"\n", 1)
