@@ -237,6 +237,7 @@ class Guest:
         deadline = time.monotonic() + seconds
         answer = {}
         while (line := self.line(deadline)).split()[0] != "end":
+            expect(f"the guest started anew by itself during {words[0]}", line != "ready")
             key, _, answer[key] = line.partition(" ")
         expect(f"guest: {words[0]}: {line}", line == "end 0")
         return answer
