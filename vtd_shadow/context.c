@@ -125,9 +125,9 @@ static void client_root_written(struct vtds_engine *engine, u64 gpa, unsigned in
 	vtds_endpoints_written(context_of(engine), gpa, bytes);
 }
 
-static int client_gate_close(struct vtds_engine *engine)
+static int client_gate_close(struct vtds_engine *engine, const void *host)
 {
-	return vtds_gate_close(context_of(engine));
+	return vtds_gate_close(context_of(engine), host);
 }
 
 static void client_gate_open(struct vtds_engine *engine)

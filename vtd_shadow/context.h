@@ -221,7 +221,7 @@ void vtds_endpoints_written(struct vtds_context *context, u64 gpa,
 			    unsigned int bytes);
 
 /* gate.c */
-int vtds_gate_close(struct vtds_context *context);
+int vtds_gate_close(struct vtds_context *context, const void *host);
 void vtds_gate_open(struct vtds_context *context);
 bool vtds_gate_pass(struct vtds_context *context);
 void vtds_gate_passed(struct vtds_context *context);

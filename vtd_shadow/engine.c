@@ -111,12 +111,20 @@ static void write_all(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 		engine->client->root_written(engine, gpa, bytes);
 }
 
+/* If there may be links where the guest wrote. Return: as client->gate_close(). */
+static int gate_close(struct vtds_engine *engine, u64 gpa)
+{
+	const void *links = vtds_page_links(engine, gpa >> VTDS_TABLE_SHIFT);
+
+	return links ? engine->client->gate_close(engine, links) : 0;
+}
+
 /* More than leaves. @gated: the gate is closed already; it is opened. */
 static noinline void write_structure(struct vtds_engine *engine, u64 gpa,
 				     unsigned int bytes, enum pass pass, int gated)
 {
 	if (pass == PASS_LINKS && !gated)
-		gated = engine->client->gate_close(engine);
+		gated = gate_close(engine, gpa);
 	if (gated < 0)
 		return;
 	if (!down_write_killable(&engine->lock)) {
@@ -131,10 +139,9 @@ static noinline void write_structure(struct vtds_engine *engine, u64 gpa,
 static noinline void write_later(struct vtds_engine *engine, u64 gpa, unsigned int bytes)
 {
 	enum pass pass = PASS_LEAVES;
-	int gated = 0;
+	int gated;
 
-	if (vtds_page_has_links(engine, gpa >> VTDS_TABLE_SHIFT))
-		gated = engine->client->gate_close(engine);
+	gated = gate_close(engine, gpa);
 	if (gated < 0)
 		return;
 	if (!down_read_killable(&engine->lock)) {

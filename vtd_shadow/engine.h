@@ -112,7 +112,8 @@ struct vtds_host {
  * @report: An entry was refused. Called with engine->lock held, must not sleep.
  * @root_written: The guest wrote to a page that is watched (a root, context or
  *	such table). Called with engine->lock write-held.
- * @gate_close: Have vCPUs wait that are about to start DMA. Called with no engine
+ * @gate_close: Have vCPUs wait that are about to start DMA, by devices of a host
+ *	domain first; it may be another one by now, or none. Called with no engine
  *	lock held. Returns 1 if @gate_open is due, 0 if not, or -EINTR.
  * @gate_open: Undo @gate_close. Called with no engine lock held.
  * @queued: An entry was queued on an empty queue: a flush must follow within the
@@ -121,7 +122,7 @@ struct vtds_host {
 struct vtds_engine_client {
 	void (*report)(struct vtds_engine *engine, const struct vtds_reject *reject);
 	void (*root_written)(struct vtds_engine *engine, u64 gpa, unsigned int bytes);
-	int (*gate_close)(struct vtds_engine *engine);
+	int (*gate_close)(struct vtds_engine *engine, const void *host);
 	void (*gate_open)(struct vtds_engine *engine);
 	void (*queued)(struct vtds_engine *engine);
 };
@@ -200,7 +201,9 @@ struct vtds_engine {
  * @refs: nodes and watches
  * @watches: refs that are not nodes: somebody wants root_written()
  * @gone: its memory slot was deleted
+ * @links: what vtds_page_links() tells
  * @nodes: the nodes that mirror it; one page may be linked at many places
+ * @rcu: for its end
  */
 struct vtds_page {
 	u64 gfn;
@@ -208,7 +211,9 @@ struct vtds_page {
 	unsigned int refs;
 	unsigned int watches;
 	bool gone;
+	const void *links;
 	struct list_head nodes;
+	struct rcu_head rcu;
 };
 
 /**
@@ -315,9 +320,10 @@ void vtds_domain_lookup(struct vtds_domain *domain, u64 iova,
 
 /* page.c */
 struct vtds_page *vtds_page_load(struct vtds_engine *engine, u64 gfn);
-struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links);
+struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn,
+				const void *links);
 void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page);
-bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn);
+const void *vtds_page_links(struct vtds_engine *engine, u64 gfn);
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn);
 void vtds_page_unwatch(struct vtds_engine *engine, struct vtds_page *page);
 

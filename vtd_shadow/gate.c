@@ -11,58 +11,110 @@
  * So the gate is closed first: the devices' BARs are taken out of the guest, and
  * whoever touches one waits in the page fault until the table is shadowed. What
  * is left is the moment between the store and the closing, in which the other
- * vCPU would have to do all of that.
+ * vCPU would have to do all of that. It is kept short: by the order in which BARs are
+ * taken, and by not letting the other vCPU run in place of the one that closes.
  */
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/sched.h>
+#include <linux/workqueue.h>
 
 #include "context.h"
 #include "kvm.h"
 
+/**
+ * struct zap - taking BARs out of the guest
+ * @work: for zap()
+ * @context: whose
+ * @host: those of devices in this domain first
+ * @err: 0 or -EINTR
+ */
+struct zap {
+	struct work_struct work;
+	struct vtds_context *context;
+	const void *host;
+	int err;
+};
+
+static void zap_bars(const struct zap *zap, bool first)
+{
+	struct vtds_endpoint *endpoint;
+
+	list_for_each_entry(endpoint, &zap->context->endpoints, link) {
+		struct vtds_iommu_host *host = READ_ONCE(endpoint->group->host);
+
+		if ((host && &host->base == zap->host) == first && endpoint->mapping)
+			unmap_mapping_range(endpoint->mapping, 0, 0, true);
+	}
+}
+
 /*
- * Take the BARs out of the guest, so that everybody comes by the gate.
+ * Each device's take as long as it takes to get every vCPU out of the guest, and those
+ * that are out already get on meanwhile. The table is of use to the devices of one
+ * domain only.
  *
  * A vCPU that finds a BAR gone has it mapped in a page fault and then looks where,
  * all under mmap_lock, and takes it for an error if it is gone again. The lock
  * keeps us out of there.
  */
-static int gate_zap(struct vtds_context *context)
+static void zap_work(struct work_struct *work)
 {
-	struct vtds_endpoint *endpoint;
+	struct zap *zap = container_of(work, struct zap, work);
+	struct vtds_context *context = zap->context;
 
-	lockdep_assert_held_write(&context->gate);
-	if (mmap_write_lock_killable(context->mm))
-		return -EINTR;
+	zap->err = mmap_write_lock_killable(context->mm);
+	if (zap->err)
+		return;
 	mutex_lock(&context->bars_lock);
-	list_for_each_entry(endpoint, &context->endpoints, link)
-		if (endpoint->mapping)
-			unmap_mapping_range(endpoint->mapping, 0, 0, true);
+	zap_bars(zap, true);
+	zap_bars(zap, false);
 	mutex_unlock(&context->bars_lock);
 	mmap_write_unlock(context->mm);
 	atomic64_inc(&context->gatings);
-	return 0;
+}
+
+/*
+ * Take the BARs out of the guest, so that everybody comes by the gate.
+ *
+ * If it is another task's turn on this processor, that may be a vCPU of the same guest,
+ * and what we call lets it go on wherever it might sleep. A worker goes before it.
+ */
+static int gate_zap(struct vtds_context *context, const void *host)
+{
+	struct zap zap = { .context = context, .host = host };
+
+	lockdep_assert_held_write(&context->gate);
+	INIT_WORK_ONSTACK(&zap.work, zap_work);
+	if (need_resched()) {
+		queue_work(system_highpri_wq, &zap.work);
+		flush_work(&zap.work);
+	} else {
+		zap_work(&zap.work);
+	}
+	destroy_work_on_stack(&zap.work);
+	return zap.err;
 }
 
 /**
  * vtds_gate_close() - have everybody wait who touches a BAR
  * @context: context
+ * @host: the struct vtds_host whose devices come first, or another value
  *
  * A guest of one vCPU has nobody to wait for.
  *
  * Context: in a vCPU of the context's VM; no lock of the context held; may sleep.
  * Return: 1 if vtds_gate_open() is due, 0 if not, -EINTR.
  */
-int vtds_gate_close(struct vtds_context *context)
+int vtds_gate_close(struct vtds_context *context, const void *host)
 {
 	int err;
 
 	if (!vtds_vm_is_smp(context->vm))
 		return 0;
-	err = down_write_killable(&context->gate);
-	if (err)
-		return err;
-	err = gate_zap(context);
+	/* What might sleep would let others go on, see gate_zap(). */
+	if (!down_write_trylock(&context->gate) && down_write_killable(&context->gate))
+		return -EINTR;
+	err = gate_zap(context, host);
 	if (err)
 		up_write(&context->gate);
 	return err ?: 1;

@@ -302,7 +302,7 @@ static void group_shadow(struct vtds_group *group, const struct vtds_target *tar
 		host = shadow_make(group, target);
 	if (!host)
 		group_block(group);
-	group->host = host;
+	WRITE_ONCE(group->host, host);
 	if (!old)
 		return;
 	shadow_put(old);
@@ -312,7 +312,7 @@ static void group_shadow(struct vtds_group *group, const struct vtds_target *tar
 	if (host)
 		vtds_engine_retry(engine);
 	else
-		group->host = shadow_make(group, target);
+		WRITE_ONCE(group->host, shadow_make(group, target));
 }
 
 static void group_leave_shadow(struct vtds_group *group)
@@ -320,7 +320,7 @@ static void group_leave_shadow(struct vtds_group *group)
 	struct vtds_iommu_host *old = group->host;
 
 	group_block(group);
-	group->host = NULL;
+	WRITE_ONCE(group->host, NULL);
 	if (old)
 		shadow_put(old);
 }

@@ -337,7 +337,8 @@ struct vtds_node *vtds_node_link(struct vtds_domain *domain,
 		reason = VTDS_REASON_HOST;
 		goto reject;
 	}
-	page = vtds_page_get(engine, entry->gpa >> VTDS_TABLE_SHIFT, node->level > 1);
+	page = vtds_page_get(engine, entry->gpa >> VTDS_TABLE_SHIFT,
+			     node->level > 1 ? domain->host : NULL);
 	if (IS_ERR(page)) {
 		err = PTR_ERR(page);
 		reason = err == -ENXIO ? VTDS_REASON_TABLE_ACCESS : vtds_pin_reason(err);

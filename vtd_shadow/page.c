@@ -4,13 +4,11 @@
  * it, so that KVM tracks it once and a write finds all its users in one lookup.
  */
 #include <linux/err.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 
 #include "engine.h"
 #include "trace.h"
-
-/* In engine->pages: a page whose entries may refer to other tables. */
-#define PAGE_HAS_LINKS	XA_MARK_0
 
 /**
  * vtds_page_load() - find a tracked page that is not among those found last
@@ -34,12 +32,13 @@ struct vtds_page *vtds_page_load(struct vtds_engine *engine, u64 gfn)
  * vtds_page_get() - track a guest page, or take a reference if it is tracked
  * @engine: engine
  * @gfn: guest frame number
- * @links: its entries may refer to tables: vtds_page_has_links()
+ * @links: NULL, or if its entries may refer to tables what vtds_page_links() tells
  *
  * Context: engine->lock write-held; may sleep.
  * Return: the page, or ERR_PTR(): -ENXIO not RAM, -EDQUOT, -ENOMEM, -EFAULT.
  */
-struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links)
+struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn,
+				const void *links)
 {
 	struct vtds_page *page = vtds_page_find(engine, gfn);
 	int err;
@@ -49,8 +48,8 @@ struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links)
 		if (page->gone)
 			return ERR_PTR(-ENXIO);
 		page->refs++;
-		if (links)
-			xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
+		if (!page->links)
+			WRITE_ONCE(page->links, links);
 		return page;
 	}
 
@@ -59,14 +58,13 @@ struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links)
 		return ERR_PTR(-ENOMEM);
 	page->gfn = gfn;
 	page->refs = 1;
+	/* Before the first write is trapped, which looks for it. */
+	page->links = links;
 	INIT_LIST_HEAD(&page->nodes);
 
 	err = xa_insert(&engine->pages, gfn, page, GFP_KERNEL_ACCOUNT);
 	if (err)
 		goto err_free;
-	/* Before the first write is trapped, which looks for it. */
-	if (links)
-		xa_set_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
 	page->entries = engine->guest->track(engine, gfn);
 	if (IS_ERR(page->entries)) {
 		err = PTR_ERR(page->entries);
@@ -79,7 +77,7 @@ struct vtds_page *vtds_page_get(struct vtds_engine *engine, u64 gfn, bool links)
 err_erase:
 	xa_erase(&engine->pages, gfn);
 err_free:
-	kfree(page);
+	kfree_rcu(page, rcu);
 	return ERR_PTR(err);
 }
 
@@ -102,19 +100,28 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
 	engine->guest->untrack(engine, page->gfn, page->gone);
 	atomic64_dec(&engine->counters.tracked_pages);
 	trace_vtds_track(page->gfn, false);
-	kfree(page);
+	kfree_rcu(page, rcu);
 }
 
 /**
- * vtds_page_has_links() - whether entries of a page may refer to tables
+ * vtds_page_links() - whether entries of a page may refer to tables, and whose
  * @engine: engine
  * @gfn: guest frame number
  *
  * Context: any, no lock needed: for who wants to know before he has one.
+ * Return: NULL if they may not; else the struct vtds_host of a domain that they belong
+ * to, or @engine if none is known. To compare: it may be gone already.
  */
-bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn)
+const void *vtds_page_links(struct vtds_engine *engine, u64 gfn)
 {
-	return xa_get_mark(&engine->pages, gfn, PAGE_HAS_LINKS);
+	const struct vtds_page *page;
+	const void *links;
+
+	rcu_read_lock();
+	page = xa_load(&engine->pages, gfn);
+	links = page ? READ_ONCE(page->links) : NULL;
+	rcu_read_unlock();
+	return links;
 }
 
 /**
@@ -126,7 +133,7 @@ bool vtds_page_has_links(struct vtds_engine *engine, u64 gfn)
  */
 struct vtds_page *vtds_page_watch(struct vtds_engine *engine, u64 gfn)
 {
-	struct vtds_page *page = vtds_page_get(engine, gfn, true);
+	struct vtds_page *page = vtds_page_get(engine, gfn, engine);
 
 	if (IS_ERR(page))
 		return page;

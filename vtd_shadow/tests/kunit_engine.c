@@ -1024,7 +1024,7 @@ static void watch_test(struct kunit *test)
 	env->mock->gone_gfn = 21;
 	env->mock->gone_last = 21;
 	vtds_engine_drop_range(engine, 21, 21);
-	KUNIT_EXPECT_EQ(test, PTR_ERR(vtds_page_get(engine, 21, false)), -ENXIO);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(vtds_page_get(engine, 21, NULL)), -ENXIO);
 	vtds_page_unwatch(engine, page);
 	up_write(&engine->lock);
 	undrop(env);
@@ -1042,6 +1042,7 @@ static void gate_test(struct kunit *test)
 	set(env, TOP, 0, table(env, 3, MID));
 	KUNIT_EXPECT_EQ(test, mock->ntracked, 3);
 	KUNIT_EXPECT_EQ(test, atomic_read(&mock->gatings), 1);
+	KUNIT_EXPECT_PTR_EQ(test, mock->gate_host, (const void *)&env->host->base);
 	set(env, LEAF, 5, leaf(env, 1, DATA, VTDS_RW));
 	expect(env, 5, DATA, VTDS_RW);
 	set(env, MID, 1, leaf(env, 2, 512, VTDS_RW));

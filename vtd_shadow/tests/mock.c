@@ -516,8 +516,9 @@ static void mock_queued(struct vtds_engine *engine)
 	mock_of(engine)->queued_calls++;
 }
 
-static int mock_gate_close(struct vtds_engine *engine)
+static int mock_gate_close(struct vtds_engine *engine, const void *host)
 {
+	mock_of(engine)->gate_host = host;
 	atomic_inc(&mock_of(engine)->gatings);
 	atomic_inc(&mock_of(engine)->gate);
 	return 1;

@@ -64,6 +64,7 @@
  * @root_writes: calls of client->root_written
  * @gatings: calls of client->gate_close
  * @gate: how many of them were not undone yet
+ * @gate_host: for whose devices the last one was
  * @wants_gate: nothing may be tracked while the gate is open
  * @broken: a rule was broken; the first one was reported
  */
@@ -88,6 +89,7 @@ struct mock {
 	unsigned int nreject;
 	unsigned int root_writes;
 	atomic_t gatings, gate;
+	const void *gate_host;
 	bool wants_gate;
 	bool broken;
 };
