@@ -21,6 +21,7 @@
 
 #include "context.h"
 #include "kvm.h"
+#include "trace.h"
 
 /**
  * struct zap - taking BARs out of the guest
@@ -43,8 +44,10 @@ static void zap_bars(const struct zap *zap, bool first)
 	list_for_each_entry(endpoint, &zap->context->endpoints, link) {
 		struct vtds_iommu_host *host = READ_ONCE(endpoint->group->host);
 
-		if ((host && &host->base == zap->host) == first && endpoint->mapping)
-			unmap_mapping_range(endpoint->mapping, 0, 0, true);
+		if ((host && &host->base == zap->host) != first || !endpoint->mapping)
+			continue;
+		trace_vtds_gate(endpoint->requester_id);
+		unmap_mapping_range(endpoint->mapping, 0, 0, true);
 	}
 }
 

@@ -206,6 +206,19 @@ TRACE_EVENT(vtds_switch,
 		  vtds_show_state(__entry->state), __entry->root_gpa)
 );
 
+/* About to take an endpoint's BARs away from the guest. */
+TRACE_EVENT(vtds_gate,
+	TP_PROTO(u16 requester_id),
+	TP_ARGS(requester_id),
+	TP_STRUCT__entry(
+		__field(u16, requester_id)
+	),
+	TP_fast_assign(
+		__entry->requester_id = requester_id;
+	),
+	TP_printk("rid=%#x", __entry->requester_id)
+);
+
 #endif /* VTDS_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH

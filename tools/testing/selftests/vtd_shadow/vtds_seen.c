@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 
@@ -36,7 +37,7 @@ FIXTURE_SETUP(seen)
 
 	if (!fmt_is_offered(variant->fmt))
 		SKIP(return, NOT_OFFERED);
-	env_open(e, &(struct env_options) { .fmt = variant->fmt, .nr_devs = 1 });
+	env_open(e, &(struct env_options) { .fmt = variant->fmt, .nr_vcpus = 2 });
 	self->data = vm_alloc(&e->vm, 1);
 	self->d = dom_alloc(e, 7);
 	dom_map(e, &self->d, IOVA, self->data, 1, PERM_RW);
@@ -175,6 +176,40 @@ TEST_F(seen, trace)
 	EXPECT_TRUE(has(self->text, "vtds_unmap: "));
 	EXPECT_TRUE(has(self->text, "vtds_flush: "));
 	EXPECT_TRUE(has(self->text, "vtds_reject: "));
+}
+
+/* The first device whose doorbells were taken away, or none of ours. */
+static u32 first_gated(const char *trace)
+{
+	const char *line = strstr(trace, "vtds_gate: rid=");
+	u32 rid = UINT_MAX;
+
+	if (line)
+		sscanf(line, "vtds_gate: rid=%x", &rid);
+	return rid;
+}
+
+/* A table that is linked is of use to devices of one domain: theirs are first. */
+TEST_F(seen, order_of_doorbells)
+{
+	struct env *e = &self->e;
+	struct dom d[2] = { self->d, dom_alloc(e, 8) };
+	u32 i;
+
+	if (e->nr_devs < 2)
+		SKIP(return, "needs two devices");
+	for (i = 0; i < 2; i++)
+		dom_set(e, i, &d[i]);
+	for (i = 0; i < 2; i++) {
+		mkdir(TRACING, 0700);
+		EXPECT_TRUE(write_text(TRACING "/events/vtd_shadow/vtds_gate/enable", "1"));
+		dom_map(e, &d[i], IOVA + SIZE_1G, self->data, 1, PERM_RW);
+		read_text(TRACING "/trace", self->text);
+		EXPECT_TRUE(write_text(TRACING "/events/vtd_shadow/vtds_gate/enable", "0"));
+		rmdir(TRACING);
+		EXPECT_EQ(e->rid[i], first_gated(self->text));
+		EXPECT_TRUE(has(self->text, "vtds_gate: rid=%#x\n", e->rid[!i]));
+	}
 }
 
 TEST_HARNESS_MAIN
