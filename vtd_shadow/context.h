@@ -76,6 +76,7 @@ struct vtds_step {
  * @mapping: what processes map of its BARs, NULL once @closed
  * @requester_id: as the guest sees it
  * @closed: the device is closed, and what is left here waits to be removed
+ * @first: its BARs are the first to be taken away, of those who close the gate now
  * @steps: root and context table
  * @target: where the guest's tables send it
  */
@@ -88,6 +89,7 @@ struct vtds_endpoint {
 	struct address_space *mapping;
 	u16 requester_id;
 	bool closed;
+	bool first;
 	struct vtds_step steps[VTDS_STEPS];
 	struct vtds_target target;
 };
@@ -106,7 +108,7 @@ struct vtds_endpoint {
  * @at_host: to which shadow, in VTDS_STATE_SHADOW
  * @returned: VFIO has it back, where it is attached is no longer ours to say
  * @state: where the engine has put it
- * @host: in which shadow, in VTDS_STATE_SHADOW
+ * @host: in which shadow, in VTDS_STATE_SHADOW; gate.c compares it without a lock
  * @conflict: its endpoints have different targets, and that was reported
  */
 struct vtds_group {

@@ -17,6 +17,7 @@
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/sched.h>
+#include <linux/sched/rt.h>
 #include <linux/workqueue.h>
 
 #include "context.h"
@@ -25,7 +26,7 @@
 
 /**
  * struct zap - taking BARs out of the guest
- * @work: for zap()
+ * @work: for zap_work()
  * @context: whose
  * @host: those of devices in this domain first
  * @err: 0 or -EINTR
@@ -37,14 +38,12 @@ struct zap {
 	int err;
 };
 
-static void zap_bars(const struct zap *zap, bool first)
+static void zap_bars(struct vtds_context *context, bool first)
 {
 	struct vtds_endpoint *endpoint;
 
-	list_for_each_entry(endpoint, &zap->context->endpoints, link) {
-		struct vtds_iommu_host *host = READ_ONCE(endpoint->group->host);
-
-		if ((host && &host->base == zap->host) != first || !endpoint->mapping)
+	list_for_each_entry(endpoint, &context->endpoints, link) {
+		if (endpoint->first != first || !endpoint->mapping)
 			continue;
 		trace_vtds_gate(endpoint->requester_id);
 		unmap_mapping_range(endpoint->mapping, 0, 0, true);
@@ -53,9 +52,24 @@ static void zap_bars(const struct zap *zap, bool first)
 
 /*
  * Each device's take as long as it takes to get every vCPU out of the guest, and those
- * that are out already get on meanwhile. The table is of use to the devices of one
- * domain only.
- *
+ * that are out already get on meanwhile. The table is of use to the devices of its
+ * domain only; if it has several, of the one that linked it first.
+ */
+static void zap_all(const struct zap *zap)
+{
+	struct vtds_endpoint *endpoint;
+
+	/* The group may move meanwhile: to be asked once. */
+	list_for_each_entry(endpoint, &zap->context->endpoints, link) {
+		struct vtds_iommu_host *host = READ_ONCE(endpoint->group->host);
+
+		endpoint->first = host && &host->base == zap->host;
+	}
+	zap_bars(zap->context, true);
+	zap_bars(zap->context, false);
+}
+
+/*
  * A vCPU that finds a BAR gone has it mapped in a page fault and then looks where,
  * all under mmap_lock, and takes it for an error if it is gone again. The lock
  * keeps us out of there.
@@ -69,26 +83,32 @@ static void zap_work(struct work_struct *work)
 	if (zap->err)
 		return;
 	mutex_lock(&context->bars_lock);
-	zap_bars(zap, true);
-	zap_bars(zap, false);
+	zap_all(zap);
 	mutex_unlock(&context->bars_lock);
 	mmap_write_unlock(context->mm);
 	atomic64_inc(&context->gatings);
 }
 
 /*
- * Take the BARs out of the guest, so that everybody comes by the gate.
- *
  * If it is another task's turn on this processor, that may be a vCPU of the same guest,
- * and what we call lets it go on wherever it might sleep. A worker goes before it.
+ * and what we call lets it go on wherever it might sleep. A worker goes before it, but
+ * not before a real-time task. It is not killed while it waits for mmap_lock, so it is
+ * not asked when there is something to wait for.
  */
+static bool is_for_worker(const struct vtds_context *context)
+{
+	return need_resched() && !rt_or_dl_task(current) &&
+	       !rwsem_is_locked(&context->mm->mmap_lock);
+}
+
+/* Take the BARs out of the guest, so that everybody comes by the gate. */
 static int gate_zap(struct vtds_context *context, const void *host)
 {
 	struct zap zap = { .context = context, .host = host };
 
 	lockdep_assert_held_write(&context->gate);
 	INIT_WORK_ONSTACK(&zap.work, zap_work);
-	if (need_resched()) {
+	if (is_for_worker(context)) {
 		queue_work(system_highpri_wq, &zap.work);
 		flush_work(&zap.work);
 	} else {
@@ -114,7 +134,7 @@ int vtds_gate_close(struct vtds_context *context, const void *host)
 
 	if (!vtds_vm_is_smp(context->vm))
 		return 0;
-	/* What might sleep would let others go on, see gate_zap(). */
+	/* What might sleep would let others go on, see is_for_worker(). */
 	if (!down_write_trylock(&context->gate) && down_write_killable(&context->gate))
 		return -EINTR;
 	err = gate_zap(context, host);

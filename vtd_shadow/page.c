@@ -109,8 +109,8 @@ void vtds_page_put(struct vtds_engine *engine, struct vtds_page *page)
  * @gfn: guest frame number
  *
  * Context: any, no lock needed: for who wants to know before he has one.
- * Return: NULL if they may not; else the struct vtds_host of a domain that they belong
- * to, or @engine if none is known. To compare: it may be gone already.
+ * Return: NULL if they may not; else the struct vtds_host of the domain that had the
+ * page tracked first, or @engine for roots. To compare: it may be gone already.
  */
 const void *vtds_page_links(struct vtds_engine *engine, u64 gfn)
 {
