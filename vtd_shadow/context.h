@@ -76,7 +76,7 @@ struct vtds_step {
  * @mapping: what processes map of its BARs, NULL once @closed
  * @requester_id: as the guest sees it
  * @closed: the device is closed, and what is left here waits to be removed
- * @first: its BARs are the first to be taken away, of those who close the gate now
+ * @first: its BARs are taken away before others; set and used by who closes the gate
  * @steps: root and context table
  * @target: where the guest's tables send it
  */
